@@ -1,0 +1,157 @@
+"""Training loop: one candidate, epoch by epoch, with checkpoints that continue bit for bit."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..spaces.architecture import Architecture
+from ..spaces.backbone import Signature
+from ..spaces.errors import EvaluationFailed
+from ..spaces.exit_objectives import AbstractExitObjective, EqualWeights, exit_objective
+from ..spaces.network import DynamicNetwork, Normalize
+from ..spaces.space import build, recipe_of
+from .augmentation import augment
+from .splits import Part, Splits
+
+WARMUP_SHARE = 0.1  # of all steps
+CLIP = 5.0  # gradient norm; rare, but one bad batch must not cost a candidate
+
+
+def training_device() -> torch.device:
+    """CUDA where present, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@final
+class TrainingRun:
+    """The training of one architecture to a number of epochs fixed from the start.
+
+    The schedule is that of the full training whatever rung the run is stopped at, so a stopped candidate is
+    exactly the beginning of a finished one.
+
+    Args:
+        architecture: what to train.
+        splits: data; only `train` is used here.
+        signature: inputs and classes.
+        epochs: full fidelity.
+        seed: fixes initial weights, order and augmentation.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        splits: Splits,
+        *,
+        signature: Signature,
+        epochs: int,
+        seed: int,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or training_device()
+        self.recipe = recipe_of(architecture)
+        self.objective = _objective(architecture)
+        self.epochs = epochs
+        self.epochs_done = 0
+        self.train_loss: list[float] = []
+        self._seed = seed
+        self._train = splits.train
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = build(architecture, signature)
+        fit_normalization(self.network, splits.train)
+        self.network.to(self.device)
+        self._steps = math.ceil(len(splits.train) / self.recipe.batch_size)
+        self._optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
+        )
+
+    def train_to(self, epoch: int) -> None:
+        """Train until `epoch` epochs are done.
+
+        Raises:
+            EvaluationFailed: if the loss is no longer a finite number, or memory runs out.
+        """
+        try:
+            while self.epochs_done < min(epoch, self.epochs):
+                self._epoch()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise EvaluationFailed(f"out of memory in epoch {self.epochs_done + 1}: {error}") from error
+
+    def _epoch(self) -> None:
+        # Seeded by the epoch, so that a run continued from a checkpoint sees what it would have seen.
+        generator = torch.Generator().manual_seed(self._seed * 100_003 + self.epochs_done)
+        self.network.train()
+        order = torch.randperm(len(self._train), generator=generator)
+        total = 0.0
+        for step, rows in enumerate(order.split(self.recipe.batch_size)):
+            if len(rows) < 2:  # batch normalisation cannot learn from a single input
+                continue
+            self._set_rate(self.epochs_done * self._steps + step)
+            x = augment(self._train.x[rows], generator, shift=self.recipe.shift, flip=self.recipe.flip)
+            total += self._step(x.to(self.device), self._train.y[rows].to(self.device)) * len(rows)
+        self.epochs_done += 1
+        self.train_loss.append(total / len(order))
+
+    def _step(self, x: Tensor, y: Tensor) -> float:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self.objective.loss(self.network(x), y, label_smoothing=self.recipe.label_smoothing)
+        value = float(loss.item())
+        if not math.isfinite(value):
+            raise EvaluationFailed(f"the training loss became {value} in epoch {self.epochs_done + 1}")
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+        self._optimizer.step()
+        return value
+
+    def _set_rate(self, step: int) -> None:
+        total = self.epochs * self._steps
+        warmup = max(1, round(WARMUP_SHARE * total))
+        if step < warmup:
+            factor = (step + 1) / warmup
+        else:
+            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * factor
+
+    def save(self, file: Path) -> None:
+        """Write a checkpoint atomically: a reader sees the old one or the new one, never half of one."""
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "epochs_done": self.epochs_done,
+            "train_loss": self.train_loss,
+        }
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, partial)
+        partial.replace(file)
+
+    def load(self, file: Path) -> None:
+        """Continue from a checkpoint of the same architecture; nothing is unpickled but tensors and numbers."""
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.epochs_done = int(state["epochs_done"])
+        self.train_loss = [float(value) for value in state["train_loss"]]
+
+
+def fit_normalization(network: DynamicNetwork, train: Part) -> None:
+    """Set the input normalisation to the mean and deviation of each channel of the training split."""
+    dims = [0, *range(2, train.x.dim())]
+    mean, std = train.x.mean(dims), train.x.std(dims)
+    for module in network.modules():
+        if isinstance(module, Normalize):
+            module.mean.copy_(mean.view_as(module.mean))
+            module.std.copy_(std.clamp_min(1e-3).view_as(module.std))
+
+
+def _objective(architecture: Architecture) -> AbstractExitObjective:
+    named = [choice["objective"] for choice in architecture.families.values() if "objective" in choice]
+    return exit_objective(named[0], "architecture.families.objective") if named else EqualWeights()

@@ -1,0 +1,133 @@
+"""Latency book: the part of a latency table that one search needs, small enough to travel to workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..spaces.errors import MissingEntryError
+from ..spaces.policy import Policy
+from ..spaces.trace import counts
+from .composition import LatencyDistribution, PartCurve, compose
+from .correction import Correction
+from .inventory import Costs
+
+
+@final
+@dataclass(frozen=True)
+class DevicePages:
+    """What is known of one device.
+
+    Args:
+        batch: inputs at a time.
+        environment_id, table_version: where the entries come from.
+        correction: from sums of parts to whole networks.
+        curves: key of a part -> its cost.
+    """
+
+    batch: int
+    environment_id: str
+    table_version: str
+    correction: Correction
+    curves: Mapping[str, PartCurve]
+
+    def lookup(self, costs: Costs) -> tuple[PartCurve, ...]:
+        """The curves of a network's parts.
+
+        Raises:
+            MissingEntryError: if a part was never measured; nothing is guessed, nothing is zero.
+        """
+        # One input is never compacted; that part cannot run, so it needs no entry.
+        idle = PartCurve((1,), (1e-9,), "compact")
+        needed = list(zip(costs.parts, costs.keys, strict=True))
+        lacking = [(p.name, k) for p, k in needed if k not in self.curves and not self._unused(p.kind)]
+        if lacking:
+            names = ", ".join(f"{name} ({key[:8]})" for name, key in lacking[:4])
+            raise MissingEntryError(
+                f"the latency table {self.table_version} has no entry for {names}; profile the space again",
+                [key for _, key in lacking],
+            )
+        return tuple(idle if self._unused(part.kind) else self.curves[key] for part, key in needed)
+
+    def _unused(self, kind: str) -> bool:
+        return self.batch == 1 and kind == "compact"
+
+    def predict(
+        self, costs: Costs, policy: Policy, exit_taken: NDArray[np.int64], *, seed: int
+    ) -> LatencyDistribution:
+        """The latency of a network under a policy, for inputs that leave at these exits."""
+        matrix = counts(costs.parts, policy, exit_taken)
+        longest = counts(costs.parts, policy, np.array([_deepest(policy)]))[0]
+        if self.batch == 1:
+            compacting = [part.kind == "compact" for part in costs.parts]
+            matrix[:, compacting] = 0
+            longest[compacting] = 0
+        return compose(
+            matrix,
+            self.lookup(costs),
+            batch=self.batch,
+            correction=self.correction,
+            seed=seed,
+            worst=longest,
+        )
+
+    def part_ms(self, costs: Costs) -> NDArray[np.float64]:
+        """Milliseconds each part adds for one input at this batch, for the policy search (`p`)."""
+        scale, call = self.correction.a, self.correction.c_ms
+        each = [(scale * curve.at(min(self.batch, curve.batches[-1])) + call) for curve in self.lookup(costs)]
+        used = np.array([not self._unused(part.kind) for part in costs.parts], dtype=float)
+        return np.array(each) / self.batch * used
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "batch": self.batch,
+            "environment_id": self.environment_id,
+            "table_version": self.table_version,
+            "correction": self.correction.to_dict(),
+            "curves": {key: [list(curve.batches), list(curve.ms)] for key, curve in self.curves.items()},
+        }
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> DevicePages:
+        """The inverse of `to_mapping`."""
+        curves = {key: PartCurve(tuple(b), tuple(ms), key) for key, (b, ms) in mapping["curves"].items()}
+        return cls(
+            int(mapping["batch"]),
+            str(mapping["environment_id"]),
+            str(mapping["table_version"]),
+            Correction.from_dict(mapping["correction"]),
+            curves,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class LatencyBook:
+    """One chapter a device, the first being the one that policies are tuned for."""
+
+    devices: Mapping[str, DevicePages]
+
+    @property
+    def first(self) -> tuple[str, DevicePages]:
+        """Name and pages of the first device."""
+        return next(iter(self.devices.items()))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: pages.to_mapping() for name, pages in self.devices.items()}
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> LatencyBook:
+        """The inverse of `to_mapping`."""
+        return cls({name: DevicePages.from_mapping(pages) for name, pages in mapping.items()})
+
+
+def _deepest(policy: Policy) -> int:
+    """The last exit that an input can leave at: nobody passes an exit where everybody leaves."""
+    walls = [index for index, threshold in enumerate(policy.thresholds) if threshold == -np.inf]
+    return walls[0] if walls else len(policy.thresholds)

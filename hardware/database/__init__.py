@@ -1,0 +1,19 @@
+"""SQLite and PostgreSQL: opening, upgrading and transactions, for every part of dynarch that keeps tables."""
+
+from __future__ import annotations
+
+from .access import RETRY_DELAYS_SECONDS, Component, Database
+from .columns import COLUMN_TYPES, CONSTRAINT_NAMES, COUNTED, JsonList, JsonMap, plain_json, plain_text
+
+__all__ = [
+    "COLUMN_TYPES",
+    "CONSTRAINT_NAMES",
+    "COUNTED",
+    "RETRY_DELAYS_SECONDS",
+    "Component",
+    "Database",
+    "JsonList",
+    "JsonMap",
+    "plain_json",
+    "plain_text",
+]

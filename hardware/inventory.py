@@ -1,0 +1,189 @@
+"""Inventory: which parts a network, or a whole space, can ask the latency table for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from ..spaces.architecture import Architecture
+from ..spaces.backbone import Signature
+from ..spaces.errors import SpecError
+from ..spaces.network import DynamicNetwork
+from ..spaces.plan import Plan
+from ..spaces.space import Space, backbone_outline
+from ..spaces.trace import COMPACT, Part, PartInfo
+from .keys import PartKey, concatenate, part_key
+
+
+@final
+@dataclass(frozen=True)
+class Costs:
+    """What is known of a network's parts before any stopwatch.
+
+    Args:
+        parts: `p` parts in execution order.
+        keys: their keys in the latency table.
+        macs: multiply-accumulates of each for one input.
+        parameters: weights of the whole network.
+    """
+
+    parts: tuple[PartInfo, ...]
+    keys: tuple[str, ...]
+    macs: tuple[int, ...]
+    parameters: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        rows = [
+            {"name": p.name, "kind": p.kind, "depth": p.depth, "exit": p.exit, "decision": p.decision}
+            for p in self.parts
+        ]
+        return {
+            "parts": rows,
+            "keys": list(self.keys),
+            "macs": list(self.macs),
+            "parameters": self.parameters,
+        }
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Costs:
+        """The inverse of `to_mapping`.
+
+        Raises:
+            SpecError: if the mapping is no such thing.
+        """
+        try:
+            parts = tuple(PartInfo(**row) for row in mapping["parts"])
+            macs = tuple(int(value) for value in mapping["macs"])
+            return cls(parts, tuple(map(str, mapping["keys"])), macs, int(mapping["parameters"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpecError(
+                "costs", f"must be what to_mapping gives, but reading it failed: {error!r}"
+            ) from None
+
+
+KeyCache = dict[
+    Hashable, tuple[PartKey, object]
+]  # a block's output is kept beside its key, for the next block
+
+
+def keys_of(parts: tuple[Part, ...], cache: KeyCache | None = None) -> tuple[PartKey, ...]:
+    """The keys of parts; what several networks share is looked at once if they share a cache."""
+    known: KeyCache = {} if cache is None else cache
+    return tuple(_key(part, known) for part in parts)
+
+
+def costs_of(network: DynamicNetwork) -> Costs:
+    """Parts, keys and work of a network (in evaluation mode, on any device)."""
+    parts = network.parts()
+    return _costs(network, parts, keys_of(parts))
+
+
+def _costs(network: DynamicNetwork, parts: tuple[Part, ...], keys: tuple[PartKey, ...]) -> Costs:
+    return Costs(
+        tuple(part.info for part in parts),
+        tuple(key.hash for key in keys),
+        tuple(key.macs for key in keys),
+        sum(weight.numel() for weight in network.parameters()),
+    )
+
+
+@torch.no_grad()
+def _key(part: Part, cache: KeyCache) -> PartKey:
+    if not isinstance(part.call, nn.Sequential):
+        return _recorded(part.call, part.inputs, part.info.kind, part.token, cache)[0]
+    keys, x = [], part.inputs[0]
+    for child in part.call:
+        key, x = _recorded(child, (x,), "block", (id(child), tuple(x.shape)), cache)
+        keys.append(key)
+    place = (part.info.kind, tuple(key.hash for key in keys))
+    if place not in cache:
+        cache[place] = (concatenate(keys, part.info.kind), None)
+    return cache[place][0]
+
+
+def _recorded(
+    call: Callable[..., Any], inputs: tuple[Tensor, ...], kind: str, token: Hashable, cache: KeyCache
+) -> tuple[PartKey, Any]:
+    if token is None:
+        return part_key(call, inputs, kind=kind), None
+    if token not in cache:
+        made = call(*inputs) if kind == "block" else None
+        cache[token] = (part_key(call, inputs, kind=kind), made)
+    return cache[token]
+
+
+def batched(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
+    """Example inputs `1 x ...` repeated to `batch x ...`."""
+    return tuple(x.repeat(batch, *[1] * (x.dim() - 1)) for x in inputs)
+
+
+def networks_of(space: Space, signature: Signature) -> Iterator[tuple[DynamicNetwork, KeyCache]]:
+    """Networks that together hold every part that the space can produce, the static ones included.
+
+    They share a key cache.
+    """
+    cache: KeyCache = {}
+    kept = []  # a block that was freed could lend its identity to another
+    recipe = next(iter(space.baselines(signature))).training
+    for backbone, choice, shapes in space.outlines(signature):
+        built = backbone.build(choice, signature).eval()
+        kept.append(built)
+        covers = [[(member, made) for made in (None, *member.cover(shapes))] for member in space.families]
+        for combination in product(*covers):
+            chosen = {member.name: made for member, made in combination if made is not None}
+            plan = Plan(built, backbone_outline(backbone.name, choice, signature), signature)
+            for member, made in combination:
+                if made is not None:
+                    member.apply(made, plan)
+            architecture = Architecture.of(
+                backbone={"name": backbone.name, **choice.to_mapping()},
+                families={name: made.to_mapping() for name, made in chosen.items()},
+                training=recipe,
+            )
+            yield plan.lower(architecture).eval(), cache
+
+
+@final
+@dataclass(frozen=True)
+class Inventory:
+    """Everything that a space can ask of a latency table.
+
+    Args:
+        parts: key -> the part, once each.
+        costs: of networks that together hold all these parts.
+    """
+
+    parts: Mapping[str, tuple[PartKey, Part]]
+    costs: tuple[Costs, ...]
+
+
+def inventory(
+    space: Space, signature: Signature, *, compaction: bool, on_progress: Callable[[int], None] | None = None
+) -> Inventory:
+    """Every part that routed mode of any member of the space can run.
+
+    Args:
+        space: what may be built.
+        signature: inputs and classes.
+        compaction: whether batches are larger than 1; one input is never compacted, it leaves or goes on.
+        on_progress: called with the number of parts found so far.
+    """
+    found: dict[str, tuple[PartKey, Part]] = {}
+    costs = []
+    with torch.random.fork_rng(devices=[]):
+        for network, cache in networks_of(space, signature):
+            parts = network.parts()
+            keys = keys_of(parts, cache)
+            for part, key in zip(parts, keys, strict=True):
+                if part.info.kind != COMPACT or compaction:
+                    found.setdefault(key.hash, (key, part))
+            costs.append(_costs(network, parts, keys))
+            if on_progress is not None:
+                on_progress(len(found))
+    return Inventory(found, tuple(costs))

@@ -1,0 +1,340 @@
+"""Driver: the life of one search, from profile to report; dies and is resumed at any point of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from ..evaluators.from_scratch import CHECKPOINT
+from ..evaluators.splits import sealed_test, visible_splits
+from ..hardware.book import LatencyBook
+from ..hardware.table import LatencyTable
+from ..spaces.errors import SearchBusyError
+from . import tune
+from .engine import Engine
+from .feasibility import check_feasible
+from .ledger.entities import Evaluation
+from .ledger.store import Ledger
+from .outcome import Examiner, examine_front, single_exits, static_numbers, still_front, tune_front
+from .problem import Problem
+from .profiling import Profiler
+from .proposals import Proposer, numbers
+from .records import Records
+from .recovery import close_orphans, sweep_checkpoints, unfinished_candidates
+from .report import FrontReport, write_report
+from .samplers import Study
+from .summary import Examined, Progress, build_report, reference_of
+from .worker import Assignment, arrays_of
+
+LEASE_SECONDS = 60.0
+HEARTBEAT_SECONDS = 5.0
+BOOK = "book.json"
+
+
+@final
+@dataclass(frozen=True)
+class Event:
+    """Something a watcher may want to show.
+
+    Args:
+        phase: what is going on.
+        done, total: how far; `total` is 0 if unknown.
+        stopped, failed: candidates that ended so.
+        hypervolume: share of the reference box.
+    """
+
+    phase: str
+    done: int = 0
+    total: int = 0
+    stopped: int = 0
+    failed: int = 0
+    hypervolume: float | None = None
+
+
+Watcher = Callable[[Event], None]
+
+
+@final
+class Driver:
+    """Runs one search to its end, or continues it.
+
+    Args:
+        problem: what is searched.
+        search_id: its row in the ledger.
+        ledger, table: open stores.
+        study_url: database of the study.
+        records: MLflow.
+        folder: the search's folder, on storage that workers share.
+        ray_address: of a cluster; None starts one here.
+        watcher: told what goes on.
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        search_id: str,
+        *,
+        ledger: Ledger,
+        table: LatencyTable,
+        study_url: str,
+        records: Records,
+        folder: Path,
+        ray_address: str | None = None,
+        watcher: Watcher | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.problem = problem
+        self.search_id = search_id
+        self.folder = folder
+        self._ledger = ledger
+        self._table = table
+        self._study_url = study_url
+        self._records = records
+        self._ray_address = ray_address
+        self._watch = watcher or (lambda event: None)
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._interrupted = threading.Event()
+        self._started = clock()
+
+    def interrupt(self) -> None:
+        """End soon, with everything saved; a resume continues."""
+        self._interrupted.set()
+        if self._engine is not None:
+            self._engine.stop("interrupted")
+
+    def run(self) -> FrontReport | None:
+        """From wherever the search is to its report; None if it was interrupted or cancelled.
+
+        Raises:
+            SearchBusyError: if another live driver holds the search.
+            InfeasibleError: if nothing in the space can meet the constraints.
+            StoreError: if a store fails.
+        """
+        with self._lease():
+            try:
+                return self._run()
+            except BaseException as error:
+                if not isinstance(error, SearchBusyError):
+                    reason = str(error) or type(error).__name__
+                    self._ledger.set_status(self.search_id, "failed", reason=reason)
+                    self._records.finish("failed")
+                raise
+
+    def _run(self) -> FrontReport | None:
+        self._ledger.withdraw_cancel(self.search_id)
+        book, reference = self._profiled()
+        if self._ended():
+            return None
+        self._ledger.set_status(self.search_id, "running")
+        self._records.start()
+        reason = self._search(book, Progress(self.problem, reference))
+        if self._ended():
+            return None
+        self._ledger.set_status(self.search_id, "scoring")
+        report = self._examined(book, reason)
+        self._ledger.set_status(self.search_id, "finished", reason=reason)
+        self._records.report(report, write_report(report, self.folder / "report"))
+        self._records.finish("finished")
+        return report
+
+    def _ended(self) -> bool:
+        """Whether somebody asked for an end; if so, it is written down."""
+        if self._ledger.cancel_requested(self.search_id):
+            self._ledger.set_status(self.search_id, "cancelled", reason="cancelled on request")
+        elif self._interrupted.is_set():
+            self._ledger.set_status(self.search_id, "interrupted", reason="interrupted; resume continues it")
+        else:
+            return False
+        self._records.finish("stopped")
+        return True
+
+    # -- profile ----------------------------------------------------------------------------------------
+
+    def _profiled(self) -> tuple[LatencyBook, tuple[float, ...]]:
+        """The book of this search: measured once, then read again, so that a resume predicts the same."""
+        file = self.folder / BOOK
+        if file.exists():
+            record = self._ledger.search(self.search_id)
+            book = LatencyBook.from_mapping(json.loads(file.read_text()))
+            return book, tuple(record.hypervolume_reference or ())
+        self._ledger.set_status(self.search_id, "profiling")
+        profiler = Profiler(
+            self.problem.space,
+            self.problem.data.signature,
+            self._table,
+            seed=self.problem.strategy.seed,
+            progress=lambda what, done, total: self._watch(Event(what, done, total)),
+        )
+        book, found = profiler.book(self.problem.devices)
+        check_feasible(self.problem, found.costs, book)
+        reference = reference_of(self.problem, found.costs, book)
+        self._ledger.set_hypervolume_reference(self.search_id, reference)
+        _, pages = book.first
+        self._ledger.set_table(
+            self.search_id, pages.table_version, correction_id=pages.correction.correction_id
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(book.to_mapping(), allow_nan=False))
+        partial.replace(file)
+        return book, reference
+
+    # -- search -----------------------------------------------------------------------------------------
+
+    def _search(self, book: LatencyBook, progress: Progress) -> str:
+        problem, ledger = self.problem, self._ledger
+        strategy = problem.strategy
+        study = Study(
+            self._study_url,
+            self.search_id,
+            directions=problem.directions,
+            sampler=strategy.sampler,
+            seed=strategy.seed,
+        )
+        close_orphans(study, ledger, self.search_id)
+        proposer = Proposer(problem, self.search_id, ledger=ledger, study=study, book=book, clock=self._clock)
+        engine = Engine(
+            problem,
+            self.search_id,
+            ledger=ledger,
+            study=study,
+            proposer=proposer,
+            pending=unfinished_candidates(ledger, self.search_id),
+            on_end=lambda evaluation: self._ended_candidate(evaluation, progress),
+            clock=self._clock,
+        )
+        self._engine = engine
+        if self._interrupted.is_set():
+            engine.stop("interrupted")
+        for evaluation in ledger.evaluations(self.search_id):
+            if evaluation.terminal:
+                engine.tell(evaluation)
+                self._ended_candidate(evaluation, progress)
+        if not engine.exhausted:
+            with tune.cluster(self._ray_address, cpus=self._cpus()):
+                tune.run(engine, self._assignment(book, engine), self.folder / "tune")
+        sweep_checkpoints(self.folder, ledger, self.search_id, checkpoint=CHECKPOINT)
+        return engine.stop_reason or f"the budget of {problem.budget.trials} candidates is spent"
+
+    def _cpus(self) -> int:
+        budget = self.problem.budget
+        return max(1, round(budget.workers * budget.cpus_per_worker))
+
+    def _assignment(self, book: LatencyBook, engine: Engine) -> Assignment:
+        problem = self.problem
+        splits = visible_splits(problem.data, problem.splits, problem.strategy.seed)
+        return Assignment(
+            arrays=arrays_of(splits),
+            classes=splits.classes,
+            book=book.to_mapping(),
+            decisions=problem.space.decisions(),
+            evaluator="from_scratch",
+            epochs=problem.budget.epochs,
+            rungs=engine.rung_epochs,
+            seed=problem.strategy.seed,
+            max_points=problem.strategy.points,
+            folder=str(self.folder.resolve()),
+        )
+
+    def _ended_candidate(self, evaluation: Evaluation, progress: Progress) -> None:
+        points = []
+        if evaluation.state == "finished":
+            points = [p for p in self._ledger.points(self.search_id) if p.number == evaluation.number]
+            if evaluation.artefacts is not None:
+                (self.folder / evaluation.artefacts / CHECKPOINT).unlink(missing_ok=True)
+        volume, size = progress.add([numbers(point) for point in points])
+        counts = self._ledger.counts(self.search_id)
+        ended = counts.done + counts.stopped + counts.failed
+        self._records.candidate(evaluation, points)
+        self._records.progress(ended, hypervolume=volume, front_size=size, counts=counts)
+        self._watch(
+            Event("searching", ended, self.problem.budget.trials, counts.stopped, counts.failed, volume)
+        )
+
+    # -- score ------------------------------------------------------------------------------------------
+
+    def _examined(self, book: LatencyBook, reason: str) -> FrontReport:
+        """Open the test split, now that nothing is left to choose."""
+        problem, ledger = self.problem, self._ledger
+        front = tune_front(problem, ledger, self.search_id)
+        ledger.mark_front(self.search_id, [(point.number, point.index) for point in front])
+        ledger.open_test(self.search_id, self._clock())
+        test = sealed_test(problem.data, problem.splits, problem.strategy.seed)
+        examiner = Examiner(problem, self.folder, book, test)
+        scored = examine_front(
+            ledger,
+            self.search_id,
+            front,
+            examiner,
+            lambda what, done, total: self._watch(Event(what, done, total)),
+        )
+        kept = still_front(problem, scored)
+        ledger.mark_front(self.search_id, kept)
+        members = sorted({number for number, _ in scored})
+        statics = [examiner.full(number) for number in static_numbers(ledger, self.search_id)]
+        examined = Examined(
+            scored,
+            frozenset(kept),
+            statics,
+            [examiner.timed(s) for s in single_exits(problem, examiner, members)],
+        )
+        notes = [f"Why it ended: {reason}."]
+        if len(kept) < len(scored):
+            notes.append(f"{len(scored) - len(kept)} points fell off the front on unseen data.")
+        notes += sorted({note for each in scored.values() for note in each.point.notes})
+        seconds = self._clock() - ledger.search(self.search_id).created_at
+        return build_report(problem, ledger, self.search_id, examined, seconds=seconds, notes=notes)
+
+    # -- lease ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _lease(self) -> Iterator[None]:
+        """One driver a search: held by a heartbeat, free again a minute after the holder died."""
+        holder = f"{socket.gethostname()}:{os.getpid()}:{id(self):x}"
+        self._take_over_from_the_dead()
+        self._ledger.acquire(self.search_id, holder, now=self._clock(), ttl_seconds=LEASE_SECONDS)
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(HEARTBEAT_SECONDS):
+                self._ledger.heartbeat(self.search_id, holder, now=self._clock())
+                if self._ledger.cancel_requested(self.search_id) and self._engine is not None:
+                    self._engine.stop("cancelled on request")
+
+        thread = threading.Thread(target=beat, name="dynarch-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self._ledger.release(self.search_id, holder)
+
+    def _take_over_from_the_dead(self) -> None:
+        """A holder on this very machine whose process is gone need not be waited for."""
+        holder = self._ledger.search(self.search_id).holder
+        if holder is None:
+            return
+        host, pid, _ = holder.rsplit(":", 2)
+        if host == socket.gethostname() and not _alive(int(pid)):
+            self._ledger.release(self.search_id, holder)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,244 @@
+"""Engine: ask, evaluate, tell. It knows no transport: Ray Tune drives it through four methods.
+
+Order of every ending: the ledger commits, then the study is told, then MLflow is written. Whatever dies,
+the ledger is right, and `reconcile` brings the others to what it says.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import final
+
+import numpy as np
+
+from .candidate import Candidate, Message, candidate_folder
+from .fidelity import ParetoRungs
+from .ledger.entities import Evaluation, NewPoint, TerminalState
+from .ledger.store import Ledger
+from .problem import Problem
+from .proposals import Proposer, at_level, numbers
+from .samplers import Study
+
+EXTRA_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@final
+class Engine:
+    """Drives one search.
+
+    Args:
+        problem: what is searched.
+        search_id: its row in the ledger.
+        ledger, study: where things are kept.
+        proposer: whom to ask for candidates.
+        pending: candidates that an earlier driver left unfinished; they come first.
+        on_end: called after a candidate's end is committed and told; MLflow hangs here.
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        search_id: str,
+        *,
+        ledger: Ledger,
+        study: Study,
+        proposer: Proposer,
+        pending: Iterable[Candidate] = (),
+        on_end: Callable[[Evaluation], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.problem = problem
+        self.search_id = search_id
+        self.stop_reason: str | None = None
+        self._ledger = ledger
+        self._study = study
+        self._proposer = proposer
+        self._on_end = on_end
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._pending = deque(pending)
+        self._live: dict[int, Candidate] = {}
+        self._stopped: set[int] = set()
+        self._curves: dict[int, list[object]] = {}
+        self._seconds: dict[int, float] = {}
+        self._rungs = rebuilt_rungs(problem, ledger, search_id)
+        minutes = problem.budget.minutes
+        self._deadline = None if minutes is None else clock() + 60 * minutes
+
+    @property
+    def rung_epochs(self) -> tuple[int, ...]:
+        """Epochs at which workers report."""
+        return self._rungs.rungs if self.problem.strategy.rungs else ()
+
+    def stop(self, reason: str) -> None:
+        """Propose nothing more; the transport ends what runs."""
+        self.stop_reason = self.stop_reason or reason
+
+    @property
+    def stopped(self) -> bool:
+        """Whether everything should end now."""
+        if self._deadline is not None and self._clock() > self._deadline:
+            self.stop(f"the budget of {self.problem.budget.minutes:g} minutes is spent")
+        return self.stop_reason is not None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no candidate is left to propose."""
+        return self.stopped or (not self._pending and self._proposer.asked >= self.problem.budget.trials)
+
+    @property
+    def live(self) -> int:
+        """Candidates under evaluation."""
+        return len(self._live)
+
+    def propose(self) -> Candidate | None:
+        """The next candidate, recorded as running; None if there is none now."""
+        with self._lock:
+            if self.exhausted:
+                return None
+            candidate = self._pending.popleft() if self._pending else self._proposer.propose()
+            if candidate is None:
+                self.stop("every architecture that the space and its constraints admit has been evaluated")
+                return None
+            self._live[candidate.number] = candidate
+            self._ledger.start(self.search_id, candidate.number)
+            return candidate
+
+    # -- reporting ------------------------------------------------------------------------------------
+
+    def report(self, message: Message) -> bool:
+        """Take in a step that is no ending; False stops the candidate."""
+        with self._lock:
+            number = message.number
+            self._curves.setdefault(number, []).extend(dict(row) for row in message.curve)
+            self._seconds[number] = self._seconds.get(number, 0.0) + message.seconds
+            if message.state != "reading":
+                return True
+            points = [self.problem.values(point.metrics) for point in message.points]
+            verdict = self._rungs.report(number, message.epoch, np.array(points, dtype=float))
+            kept = self._ledger.record_rung(
+                self.search_id, number, message.epoch, points=[list(row) for row in points], kept=verdict
+            ).kept
+            if not kept:
+                self._stopped.add(number)
+            return kept
+
+    def finish(self, message: Message) -> None:
+        """Take in the last message of a candidate: finished, failed, or the reading it was stopped at."""
+        with self._lock:
+            number = message.number
+            if number in self._stopped:
+                cause = f"stopped at epoch {message.epoch}: others were better at every operating point"
+                self._end(number, "stopped", epochs=message.epoch, cause=cause)
+            elif message.state == "finished":
+                self._collect(message)
+                self._end(number, "finished", epochs=message.epoch, message=message)
+            elif message.state == "failed":
+                self._collect(message)
+                self._end(number, "failed", epochs=message.epoch, cause=message.cause or "unknown")
+            # Anything else was interrupted: it stays open in the ledger, and a resume continues it.
+            self._live.pop(number, None)
+
+    def lost(self, number: int, cause: str) -> None:
+        """A candidate whose worker died too often."""
+        with self._lock:
+            self._end(number, "failed", epochs=0, cause=cause)
+            self._live.pop(number, None)
+
+    def _collect(self, message: Message) -> None:
+        self._curves.setdefault(message.number, []).extend(dict(row) for row in message.curve)
+        self._seconds[message.number] = self._seconds.get(message.number, 0.0) + message.seconds
+
+    def _end(
+        self,
+        number: int,
+        state: TerminalState,
+        *,
+        epochs: int,
+        cause: str | None = None,
+        message: Message | None = None,
+    ) -> None:
+        points = () if message is None else _new_points(message)
+        self._ledger.finish(
+            self.search_id,
+            number,
+            state=state,
+            finished_at=self._clock(),
+            epochs_done=epochs,
+            seconds=self._seconds.pop(number, 0.0),
+            cause=cause,
+            metrics=None if message is None else message.summary,
+            curve=self._curves.pop(number, []),
+            points=points,
+            artefacts=None if message is None else candidate_folder(number),
+        )
+        evaluation = self._ledger.evaluation(self.search_id, number)
+        assert evaluation is not None
+        self.tell(evaluation)
+        self._on_end(evaluation)
+
+    def tell(self, evaluation: Evaluation) -> None:
+        """Let the study know how a candidate ended; safe to repeat."""
+        if evaluation.told or evaluation.optuna_trial is None:
+            return
+        trial = evaluation.optuna_trial
+        if evaluation.state == "finished":
+            self._tell_points(evaluation, trial)
+        elif evaluation.state == "stopped":
+            self._study.prune(trial)
+        else:
+            self._study.fail(trial)
+        self._ledger.mark_told(self.search_id, evaluation.number)
+
+    def _tell_points(self, evaluation: Evaluation, trial: int) -> None:
+        rows = [p for p in self._ledger.points(self.search_id) if p.number == evaluation.number]
+        metrics = [numbers(row) for row in rows]
+        own = at_level(evaluation.level, len(metrics))
+        self._study.tell(trial, self.problem.values(metrics[own]), self.problem.excesses(metrics[own]))
+        told = {own}
+        there = {t.number for t in self._study.trials() if t.extra and t.candidate == evaluation.number}
+        if there:  # a crash came between the extras and the mark; they are not worth doubling
+            return
+        for level in EXTRA_LEVELS:
+            index = at_level(level, len(metrics))
+            if index not in told:
+                told.add(index)
+                self._study.add_extra(
+                    trial,
+                    level=level,
+                    values=self.problem.values(metrics[index]),
+                    constraints=self.problem.excesses(metrics[index]),
+                )
+
+
+def rebuilt_rungs(problem: Problem, ledger: Ledger, search_id: str) -> ParetoRungs:
+    """The rungs as they stand after every report in the ledger."""
+    strategy = problem.strategy
+    rungs = ParetoRungs(
+        problem.budget.epochs,
+        first=strategy.first_rung,
+        eta=strategy.reduction,
+        directions=problem.directions,
+    )
+    for row in ledger.rungs(search_id):
+        rungs.report(row.number, row.epoch, np.array(row.points, dtype=float))
+    return rungs
+
+
+def _new_points(message: Message) -> tuple[NewPoint, ...]:
+    return tuple(
+        NewPoint(
+            point.policy.to_dict(),
+            {
+                "metrics": dict(point.metrics),
+                "certify_accuracy": certified,
+                "exit_share": list(point.exit_share),
+                "notes": list(point.notes),
+            },
+        )
+        for point, certified in zip(message.points, message.certified, strict=True)
+    )

@@ -1,0 +1,242 @@
+"""Handle: a search as its user holds it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ..evaluators.from_scratch import load_candidate
+from ..spaces.architecture import Architecture
+from ..spaces.errors import SearchBusyError, SpecError
+from ..spaces.network import RoutedNetwork
+from ..spaces.policy import Policy
+from ..spaces.space import describe
+from .candidate import candidate_folder
+from .driver import Driver, Event, Watcher
+from .ledger.entities import Counts, Point
+from .ledger.store import Ledger
+from .problem import Problem
+from .proposals import numbers
+from .records import Records
+from .report_rows import FrontReport
+from .storage import Storage
+from .tracking import MLflowTracker
+
+EXPERIMENT = "dynarch"
+
+
+@final
+@dataclass(frozen=True)
+class FrontPoint:
+    """An operating point of a front: trained weights and a policy, with everything that is known of them.
+
+    Args:
+        label: candidate and point, as in reports.
+        architecture: what was built.
+        policy: when to leave.
+        tune: metrics on the split that the search chose by.
+        certify_accuracy: accuracy on data that nothing was chosen on.
+        test: metrics on the test split; latencies are predictions for these inputs. None before the end.
+        measured: device -> measured mean and p95 in milliseconds; None before the end.
+        folder: weights and manifest.
+    """
+
+    label: str
+    architecture: Architecture
+    policy: Policy
+    tune: Mapping[str, float]
+    certify_accuracy: float
+    test: Mapping[str, float] | None
+    measured: Mapping[str, Mapping[str, float]] | None
+    folder: Path
+
+    def load(self) -> RoutedNetwork:
+        """The trained network, ready to route: `network(x)` gives logits `b x c` and runs only what it must."""
+        network, _ = load_candidate(self.folder)
+        return RoutedNetwork(network, self.policy)
+
+    def __str__(self) -> str:
+        return f"{self.label}: {describe(self.architecture)}; {self.policy.describe()}"
+
+
+@final
+@dataclass(frozen=True)
+class Status:
+    """How a search stands."""
+
+    id: str
+    name: str
+    state: str
+    reason: str | None
+    counts: Counts
+    trials: int
+
+
+@final
+class Search:
+    """One search in a storage; several handles may look at it, one driver runs it."""
+
+    def __init__(self, storage: Storage, search_id: str, *, ray: str | None = None) -> None:
+        self.id = search_id
+        self._storage = storage
+        self._ray = ray
+        self._driver: Driver | None = None
+        self._thread: threading.Thread | None = None
+        self._report: FrontReport | None = None
+        self._error: BaseException | None = None
+        self._watchers: list[Watcher] = []
+        self.last_event = Event("starting")
+        with storage.open_ledger() as ledger:
+            ledger.search(search_id)  # raises if there is none
+
+    @property
+    def folder(self) -> Path:
+        """Artefacts and report."""
+        return self._storage.search_folder(self.id)
+
+    def status(self) -> Status:
+        """State and counts, from the ledger."""
+        with self._storage.open_ledger() as ledger:
+            record, counts = ledger.search(self.id), ledger.counts(self.id)
+        budget: Any = record.spec["budget"]
+        return Status(record.id, record.name, record.status, record.reason, counts, int(budget["trials"]))
+
+    def problem(self) -> Problem:
+        """What the search was asked, with its data."""
+        with self._storage.open_ledger() as ledger:
+            spec: dict[str, Any] = dict(ledger.search(self.id).spec)
+        data = self._storage.kept_data(spec["data"]["id"], spec["data"]["name"])
+        return Problem.from_mapping(spec, data=data)
+
+    def resume(self, *, warn: Callable[[str], None] = lambda text: None) -> Search:
+        """Run, or run on, in the background of this process.
+
+        Raises:
+            SearchBusyError: if it is being run already.
+            SpecError: if it has finished.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            raise SearchBusyError(f"search {self.id} is running in this very process", "this process")
+        if self.status().state == "finished":
+            raise SpecError(self.id, "has finished; look at its front, or launch a new search")
+        ready = threading.Event()
+        self._error = None
+        self._thread = threading.Thread(
+            target=self._drive, args=(self.problem(), ready, warn), name=f"dynarch-{self.id}"
+        )
+        self._thread.start()
+        ready.wait()
+        return self
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have the watcher told of everything that goes on in the run of this process."""
+        self._watchers.append(watcher)
+
+    def wait(self, timeout: float | None = None) -> FrontReport | None:
+        """Wait for the run of this process to end; its report, or None if it was interrupted or cancelled.
+
+        Args:
+            timeout: seconds; None waits for ever. Ctrl-C interrupts the search; everything is saved.
+
+        Raises:
+            DynarchError: what ended the search.
+            TimeoutError: if it takes longer.
+        """
+        if self._thread is None:
+            raise SpecError(self.id, "is not run by this process; call resume() first")
+        try:
+            self._thread.join(timeout)
+        except KeyboardInterrupt:
+            self.interrupt()
+            self._thread.join()
+            raise
+        if self._thread.is_alive():
+            raise TimeoutError(f"search {self.id} is still running after {timeout} seconds")
+        if self._error is not None:
+            raise self._error
+        return self._report
+
+    @property
+    def running_here(self) -> bool:
+        """Whether this process runs it now."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def interrupt(self) -> None:
+        """End the run of this process soon; `resume` continues it."""
+        if self._driver is not None:
+            self._driver.interrupt()
+
+    def cancel(self) -> None:
+        """Ask whoever runs the search, here or elsewhere, to end it; what is finished is kept."""
+        with self._storage.open_ledger() as ledger:
+            record = ledger.search(self.id)
+            if record.status in ("finished", "cancelled"):
+                return
+            ledger.request_cancel(self.id)
+            if record.holder is None:
+                ledger.set_status(self.id, "cancelled", reason="cancelled on request")
+
+    def front(self) -> tuple[FrontPoint, ...]:
+        """The points of the front, fastest first; before the end, the front so far on the tune split."""
+        with self._storage.open_ledger() as ledger:
+            points = ledger.points(self.id, front_only=True)
+            evaluations = {e.number: e for e in ledger.evaluations(self.id)}
+        made = [self._point(p, Architecture.from_mapping(evaluations[p.number].architecture)) for p in points]
+        return tuple(
+            sorted(made, key=lambda point: min(v for k, v in point.tune.items() if "latency_ms@" in k))
+        )
+
+    def _point(self, point: Point, architecture: Architecture) -> FrontPoint:
+        test: Any = point.test
+        measured: Any = point.measured
+        certified: Any = point.metrics["certify_accuracy"]
+        return FrontPoint(
+            f"{point.number}.{point.index}",
+            architecture,
+            Policy.from_dict(point.policy),
+            numbers(point),
+            float(certified),
+            None if test is None else test["metrics"],
+            measured,
+            self.folder / candidate_folder(point.number),
+        )
+
+    def _drive(self, problem: Problem, ready: threading.Event, warn: Callable[[str], None]) -> None:
+        storage = self._storage
+        try:
+            with storage.open_ledger() as ledger, storage.open_table() as table:
+                self._driver = Driver(
+                    problem,
+                    self.id,
+                    ledger=ledger,
+                    table=table,
+                    study_url=storage.study_url,
+                    records=self._records(problem, ledger, warn),
+                    folder=self.folder,
+                    ray_address=self._ray,
+                    watcher=self._tell,
+                )
+                ready.set()
+                self._report = self._driver.run()
+        except BaseException as error:
+            self._error = error  # raised again where somebody waits
+        finally:
+            ready.set()
+
+    def _records(self, problem: Problem, ledger: Ledger, warn: Callable[[str], None]) -> Records:
+        storage = self._storage
+        return Records(
+            lambda: MLflowTracker(storage.tracking_uri, EXPERIMENT, artifact_root=storage.artifact_root),
+            ledger,
+            problem,
+            self.id,
+            warn=warn,
+        )
+
+    def _tell(self, event: Event) -> None:
+        self.last_event = event
+        for watcher in self._watchers:
+            watcher(event)

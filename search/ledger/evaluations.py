@@ -1,0 +1,260 @@
+"""Evaluations in the ledger: proposed, started, judged at rungs, finished once and for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from ...hardware.database import plain_json, plain_text
+from ...spaces.errors import StoreError
+from .entities import TERMINAL_STATES, Counts, Evaluation, NewPoint, Rung, TerminalState
+from .records import AbstractRecords
+from .rows import EvaluationRow, PointRow, RungRow
+
+
+class AbstractEvaluationRecords(AbstractRecords):
+    """The part of the ledger that keeps evaluations; every call but `start` may safely be made twice."""
+
+    def propose(
+        self,
+        search_id: str,
+        *,
+        number: int,
+        architecture_id: str,
+        architecture: Mapping[str, object],
+        params: Mapping[str, object],
+        level: float,
+        seed: int,
+        fidelity: int,
+        evaluator: str,
+        created_at: float,
+        optuna_trial: int | None = None,
+    ) -> Evaluation:
+        """Record a candidate; the first writer of a key (architecture, seed, fidelity) wins.
+
+        Returns:
+            The evaluation that holds the key. If its `number` is not the one asked for, the candidate is a
+            known one, nothing was written, and it must not be evaluated again.
+
+        Raises:
+            StoreError: if the key is new but its number is taken by another candidate.
+            SearchNotFoundError: if there is no such search.
+        """
+        key = {"architecture_id": architecture_id, "seed": seed, "fidelity": fidelity}
+        new = EvaluationRow(
+            search_id=search_id,
+            number=number,
+            **key,
+            architecture=plain_json(architecture, "architecture"),
+            params=plain_json(params, "params"),
+            level=plain_json(level, "level"),
+            evaluator=evaluator,
+            created_at=created_at,
+            optuna_trial=optuna_trial,
+        )
+        with self.database.session() as session:
+            self._search_row(session, search_id)
+            held = select(EvaluationRow).filter_by(search_id=search_id)
+            known = session.scalars(held.filter_by(**key)).one_or_none()
+            if known is not None:
+                return known.entity()
+            taken = session.scalars(held.filter_by(number=number)).one_or_none()
+            if taken is not None:
+                raise StoreError(
+                    f"evaluation {number} of search {search_id!r} is already architecture"
+                    f" {taken.architecture_id!r} and cannot be {architecture_id!r} too; take a free number"
+                )
+            session.add(new)
+            session.flush()
+            return new.entity()
+
+    def start(self, search_id: str, number: int) -> Evaluation:
+        """Count one more attempt and mark the evaluation as running; a terminal one is returned unchanged."""
+        with self.database.session() as session:
+            row = self._evaluation_row(session, search_id, number)
+            if row.state not in TERMINAL_STATES:
+                row.state = "running"
+                row.attempts += 1
+            return row.entity()
+
+    def link_trial(self, search_id: str, number: int, optuna_trial: int) -> None:
+        """Say which Optuna trial now stands for the evaluation; after a resume it may be a new one."""
+        with self.database.session() as session:
+            self._evaluation_row(session, search_id, number).optuna_trial = optuna_trial
+
+    def record_rung(
+        self, search_id: str, number: int, epoch: int, *, points: Sequence[object], kept: bool
+    ) -> Rung:
+        """Record the scheduler's verdict on a candidate at an epoch; the first writer wins.
+
+        Returns:
+            The verdict that stands, which may be an earlier one: act on it, not on the one passed in.
+
+        Raises:
+            StoreError: if the evaluation is unknown.
+        """
+        plain = plain_json(list(points), "points")
+        with self.database.session() as session:
+            self._evaluation_row(session, search_id, number)
+            there = select(RungRow).filter_by(search_id=search_id, number=number, epoch=epoch)
+            row = session.scalars(there).one_or_none()
+            if row is None:
+                row = RungRow(search_id=search_id, number=number, epoch=epoch, points=plain, kept=kept)
+                session.add(row)
+                session.flush()
+            return row.entity()
+
+    def rungs(self, search_id: str) -> tuple[Rung, ...]:
+        """All verdicts in the order of recording, from which the scheduler rebuilds its state."""
+        with self.database.session(write=False) as session:
+            rows = session.scalars(select(RungRow).filter_by(search_id=search_id).order_by(RungRow.id))
+            return tuple(row.entity() for row in rows)
+
+    def finish(
+        self,
+        search_id: str,
+        number: int,
+        *,
+        state: TerminalState,
+        finished_at: float,
+        epochs_done: int,
+        seconds: float,
+        cause: str | None = None,
+        metrics: Mapping[str, object] | None = None,
+        curve: Sequence[object] | None = None,
+        points: Sequence[NewPoint] = (),
+        artefacts: str | None = None,
+    ) -> bool:
+        """End an evaluation with all that came of it, in one transaction; the first writer wins.
+
+        Args:
+            search_id: the search.
+            number: which of its evaluations.
+            state: how it ended.
+            finished_at: when, in epoch seconds.
+            epochs_done: how much training it had.
+            seconds: how long it took, all attempts together.
+            cause: why it was stopped or failed.
+            metrics: its figures.
+            curve: one entry an epoch; NaN and infinities, which diverged training leaves, are kept as None.
+            points: its operating points; their place in the sequence is their index.
+            artefacts: folder of its weights and score tables, relative to the artefacts of the search.
+
+        Returns:
+            False if it was terminal already, in which case nothing changed.
+
+        Raises:
+            StoreError: if the evaluation is unknown or a value cannot be stored.
+        """
+        _check_ending(state, artefacts)
+        rows = _point_rows(search_id, number, points)
+        plain_metrics = None if metrics is None else plain_json(metrics, "metrics")
+        plain_curve = None if curve is None else plain_json(list(curve), "curve", nan_as_none=True)
+        with self.database.session() as session:
+            row = self._evaluation_row(session, search_id, number)
+            if row.state in TERMINAL_STATES:
+                return False
+            row.state = state
+            row.cause = None if cause is None else plain_text(cause)
+            row.epochs_done = epochs_done
+            row.seconds = plain_json(seconds, "seconds")
+            row.metrics = plain_metrics
+            row.curve = plain_curve
+            row.artefacts = artefacts
+            row.finished_at = finished_at
+            session.add_all(rows)
+            return True
+
+    def mark_told(self, search_id: str, number: int) -> None:
+        """Record that the sampler knows the outcome.
+
+        Raises:
+            StoreError: if there is no outcome yet: the ledger commits first.
+        """
+        with self.database.session() as session:
+            self._ended_row(session, search_id, number).told = True
+
+    def mark_logged(self, search_id: str, number: int, run_id: str) -> str:
+        """Record that the MLflow run of that id holds the outcome; the first run wins.
+
+        Returns:
+            The id of the run that stands: a different one than passed in means that yours is a double.
+
+        Raises:
+            StoreError: if there is no outcome yet: the ledger commits first.
+        """
+        with self.database.session() as session:
+            row = self._ended_row(session, search_id, number)
+            if not row.logged or row.mlflow_run_id is None:
+                row.mlflow_run_id = run_id
+                row.logged = True
+            return row.mlflow_run_id
+
+    def evaluation(self, search_id: str, number: int) -> Evaluation | None:
+        """The evaluation of that number, or None."""
+        held = self._evaluations(search_id, EvaluationRow.number == number)
+        return held[0] if held else None
+
+    def evaluations(self, search_id: str) -> tuple[Evaluation, ...]:
+        """All evaluations of the search by number."""
+        return self._evaluations(search_id)
+
+    def unfinished(self, search_id: str) -> tuple[Evaluation, ...]:
+        """Those that were proposed or started and have not ended, by number."""
+        return self._evaluations(search_id, EvaluationRow.state.not_in(TERMINAL_STATES))
+
+    def counts(self, search_id: str) -> Counts:
+        """How many evaluations are in each state."""
+        by_state = select(EvaluationRow.state, func.count()).filter_by(search_id=search_id)
+        with self.database.session(write=False) as session:
+            rows = session.execute(by_state.group_by(EvaluationRow.state))
+            found = {row[0]: row[1] for row in rows}
+        return Counts(
+            done=found.get("finished", 0),
+            stopped=found.get("stopped", 0),
+            failed=found.get("failed", 0),
+            running=found.get("running", 0),
+            proposed=found.get("proposed", 0),
+        )
+
+    def _evaluations(self, search_id: str, *only: ColumnElement[bool]) -> tuple[Evaluation, ...]:
+        wanted = select(EvaluationRow).filter_by(search_id=search_id).where(*only)
+        with self.database.session(write=False) as session:
+            return tuple(row.entity() for row in session.scalars(wanted.order_by(EvaluationRow.number)))
+
+    def _ended_row(self, session: Session, search_id: str, number: int) -> EvaluationRow:
+        row = self._evaluation_row(session, search_id, number)
+        if row.state not in TERMINAL_STATES:
+            raise StoreError(
+                f"evaluation {number} of search {search_id!r} is {row.state}, so there is no outcome yet;"
+                " finish it first"
+            )
+        return row
+
+
+def _check_ending(state: str, artefacts: str | None) -> None:
+    if state not in TERMINAL_STATES:
+        raise StoreError(f"an evaluation ends as one of {', '.join(TERMINAL_STATES)}, but got {state!r}")
+    if artefacts is None:
+        return
+    folder = PurePosixPath(artefacts)
+    if folder.is_absolute() or PureWindowsPath(artefacts).drive or ".." in folder.parts:
+        raise StoreError(
+            f"artefacts must lie inside the folder of the search, but got {artefacts!r}; give a relative path"
+        )
+
+
+def _point_rows(search_id: str, number: int, points: Sequence[NewPoint]) -> list[PointRow]:
+    return [
+        PointRow(
+            search_id=search_id,
+            number=number,
+            index=index,
+            policy=plain_json(point.policy, f"points[{index}].policy"),
+            metrics=plain_json(point.metrics, f"points[{index}].metrics"),
+        )
+        for index, point in enumerate(points)
+    ]

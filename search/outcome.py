@@ -1,0 +1,241 @@
+"""The end of a search: the front on unseen data, re-timed on the device, beside its static baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..evaluators.from_scratch import load_candidate
+from ..evaluators.operating import OperatingPoint, score
+from ..evaluators.pareto import non_dominated, thin
+from ..evaluators.score_table import ScoreTable, exit_logits, score_table
+from ..evaluators.splits import Part
+from ..hardware.book import LatencyBook
+from ..hardware.device import AbstractDevice
+from ..hardware.inventory import Costs
+from ..hardware.profile import time_network
+from ..spaces.network import DynamicNetwork
+from ..spaces.policy import Policy
+from .candidate import candidate_folder
+from .ledger.entities import Point, PointKey
+from .ledger.store import Ledger
+from .problem import Problem
+from .proposals import numbers
+
+TIMED_INPUTS = 100
+TIMED_ROUNDS = 5
+Progress = Callable[[str, int, int], None]
+
+
+def tune_front(problem: Problem, ledger: Ledger, search_id: str) -> list[Point]:
+    """The non-dominated, feasible points of all finished candidates, on the tune split; thinned evenly."""
+    points = [point for point in ledger.points(search_id) if problem.feasible(numbers(point))]
+    if not points:
+        return []
+    values = np.array([problem.values(numbers(point)) for point in points], dtype=float)
+    kept = np.flatnonzero(non_dominated(values, problem.directions))
+    chosen = thin(values[kept], problem.directions, problem.strategy.front)
+    return [points[kept[index]] for index in chosen]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One policy of one candidate on the test split.
+
+    Args:
+        number: the candidate.
+        point: metrics on the test split: predicted latency of the very inputs that accuracy is measured on.
+        correct: inputs answered right; `total` inputs in all.
+        exit_accuracy: of each exit on all inputs, the final head last.
+        whole_macs: work of the same network run to its end without trying an exit.
+        measured: device -> mean and p95 in milliseconds an input, and how they were taken.
+    """
+
+    number: int
+    point: OperatingPoint
+    correct: int
+    total: int
+    exit_accuracy: tuple[float, ...]
+    whole_macs: float
+    measured: Mapping[str, Mapping[str, float]]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain JSON values for the ledger."""
+        return {
+            **self.point.to_mapping(),
+            "correct": self.correct,
+            "total": self.total,
+            "exit_accuracy": list(self.exit_accuracy),
+            "whole_macs": self.whole_macs,
+        }
+
+    @classmethod
+    def from_mapping(
+        cls, number: int, mapping: Mapping[str, Any], measured: Mapping[str, Any] | None
+    ) -> Scored:
+        """The inverse of `to_mapping`."""
+        return cls(
+            number,
+            OperatingPoint.from_mapping(mapping),
+            int(mapping["correct"]),
+            int(mapping["total"]),
+            tuple(mapping["exit_accuracy"]),
+            float(mapping["whole_macs"]),
+            measured or {},
+        )
+
+
+@final
+class Examiner:
+    """Loads each trained candidate once and scores and times policies of it on the test split.
+
+    Args:
+        problem: the search.
+        folder: the search's folder.
+        book: latencies.
+        test: the opened test split.
+    """
+
+    def __init__(self, problem: Problem, folder: Path, book: LatencyBook, test: Part) -> None:
+        self._problem = problem
+        self._folder = folder
+        self._book = book
+        self._test = test
+        self._loaded: dict[int, tuple[DynamicNetwork, Costs, ScoreTable]] = {}
+
+    def score(self, number: int, policy: Policy) -> Scored:
+        """Accuracy and predicted latency on the test split."""
+        _, costs, table = self._candidate(number)
+        point = score(table, costs, self._book, policy, seed=self._problem.strategy.seed)
+        right = round(point.metrics["accuracy"] * len(table.labels))
+        accuracy = tuple(float(value) for value in table.correct.mean(0))
+        whole = float(sum(m for p, m in zip(costs.parts, costs.macs, strict=True) if p.exit is None))
+        return Scored(number, point, right, len(table.labels), accuracy, whole, {})
+
+    def exits(self, number: int) -> int:
+        """How many early exits a candidate has."""
+        return self._candidate(number)[0].exits
+
+    def measure(self, number: int, policy: Policy) -> dict[str, dict[str, float]]:
+        """Time routed mode on every device, on inputs of the test split."""
+        network = self._candidate(number)[0]
+        return {
+            name: measure_routed(network, policy, self._test.x.numpy(), device, self._problem.strategy.seed)
+            for name, device in self._problem.devices.items()
+        }
+
+    def full(self, number: int) -> Scored:
+        """A candidate run to its end, scored and timed."""
+        return self.timed(self.score(number, Policy.never(self.exits(number))))
+
+    def timed(self, scored: Scored) -> Scored:
+        """The same, timed on every device."""
+        return replace(scored, measured=self.measure(scored.number, scored.point.policy))
+
+    def _candidate(self, number: int) -> tuple[DynamicNetwork, Costs, ScoreTable]:
+        if number not in self._loaded:
+            network, costs = load_candidate(self._folder / candidate_folder(number))
+            table = score_table(exit_logits(network, self._test.x), self._test.y)
+            self._loaded[number] = (network, costs, table)
+        return self._loaded[number]
+
+
+def measure_routed(
+    network: DynamicNetwork, policy: Policy, x: NDArray[Any], device: AbstractDevice, seed: int
+) -> dict[str, float]:
+    """Mean and 95th percentile of routed mode in milliseconds an input, on inputs `n x ...`.
+
+    Each timed call takes a batch of the device's size; of each call the fastest of several rounds counts, as
+    neighbours on the machine only ever add time.
+    """
+    generator = np.random.default_rng(seed)
+    calls = max(TIMED_INPUTS // device.batch, 8)
+    rows = generator.permutation(np.arange(calls * device.batch) % len(x)).reshape(calls, device.batch)
+    batches = [device.place(torch.from_numpy(x[row])) for row in rows]
+    ready = device.prepare(network)
+    assert isinstance(ready, DynamicNetwork)
+    times = time_network(
+        lambda index: ready.route(batches[index], policy),
+        calls,
+        rounds=TIMED_ROUNDS,
+        device=device,
+        seed=seed,
+    )
+    each = times / device.batch
+    return {
+        "latency_ms": float(each.mean()),
+        "latency_p95_ms": float(np.quantile(each, 0.95)),
+        "calls": float(calls),
+        "rounds": float(TIMED_ROUNDS),
+    }
+
+
+def examine_front(
+    ledger: Ledger,
+    search_id: str,
+    front: Sequence[Point],
+    examiner: Examiner,
+    progress: Progress | None = None,
+) -> dict[PointKey, Scored]:
+    """Score on the test split and time what was not scored or timed yet; all of it goes to the ledger."""
+    fresh = [point for point in front if point.test is None]
+    ledger.score_points(
+        search_id,
+        {
+            (p.number, p.index): examiner.score(p.number, Policy.from_dict(p.policy)).to_mapping()
+            for p in fresh
+        },
+    )
+    measured = {}
+    for done, point in enumerate(front):
+        if progress is not None:
+            progress("timing the front", done, len(front))
+        if point.measured is None:
+            measured[point.number, point.index] = examiner.measure(
+                point.number, Policy.from_dict(point.policy)
+            )
+    ledger.record_measured(search_id, measured)
+    keys = {(point.number, point.index) for point in front}
+    return {
+        (p.number, p.index): Scored.from_mapping(p.number, p.test or {}, p.measured)  # type: ignore[arg-type]
+        for p in ledger.points(search_id)
+        if (p.number, p.index) in keys
+    }
+
+
+def still_front(problem: Problem, scored: Mapping[PointKey, Scored]) -> set[PointKey]:
+    """Members that no other member dominates on unseen data; nothing new is chosen in their place."""
+    keys = list(scored)
+    if not keys:
+        return set()
+    values = np.array([problem.values(scored[key].point.metrics) for key in keys], dtype=float)
+    return {keys[index] for index in np.flatnonzero(non_dominated(values, problem.directions))}
+
+
+def static_numbers(ledger: Ledger, search_id: str) -> tuple[int, ...]:
+    """Finished candidates without any dynamic family."""
+    return tuple(
+        evaluation.number
+        for evaluation in ledger.evaluations(search_id)
+        if evaluation.state == "finished" and not evaluation.architecture.get("families")
+    )
+
+
+def single_exits(problem: Problem, examiner: Examiner, numbers_: Iterable[int]) -> list[Scored]:
+    """The non-dominated ones among all early exits of these candidates used alone, as static networks."""
+    scored = [
+        examiner.score(number, Policy.single(examiner.exits(number), k))
+        for number in numbers_
+        for k in range(examiner.exits(number))
+    ]
+    if not scored:
+        return []
+    values = np.array([problem.values(each.point.metrics) for each in scored], dtype=float)
+    return [scored[index] for index in np.flatnonzero(non_dominated(values, problem.directions))]

@@ -1,0 +1,172 @@
+"""Records: what a search writes to MLflow, and when; a tracking server that is away stops no search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from ..spaces.architecture import Architecture
+from ..spaces.errors import StoreError
+from ..spaces.space import describe
+from .ledger.entities import Counts, Evaluation, Point
+from .ledger.store import Ledger
+from .problem import Problem
+from .proposals import at_level, numbers
+from .report import FrontReport, front_markdown
+from .tracking import MLflowTracker
+from .tracking_records import CandidateRun
+
+
+@final
+class Records:
+    """Writes one search to MLflow.
+
+    Args:
+        make_tracker: opens MLflow; called when first needed, and again after it was away.
+        ledger: remembers what was written.
+        problem: the search.
+        search_id: its id.
+        warn: told once whenever MLflow goes away.
+    """
+
+    def __init__(
+        self,
+        make_tracker: Callable[[], MLflowTracker],
+        ledger: Ledger,
+        problem: Problem,
+        search_id: str,
+        *,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._make = make_tracker
+        self._ledger = ledger
+        self._problem = problem
+        self._search_id = search_id
+        self._warn = warn
+        self._tracker: MLflowTracker | None = None
+        self._parent: str | None = None
+        self._away = False
+
+    def start(self) -> None:
+        """Open the parent run, or the one that an earlier driver opened."""
+        self._guarded(self._open)
+
+    def candidate(self, evaluation: Evaluation, points: Sequence[Point]) -> None:
+        """Write how a candidate ended, once."""
+        if evaluation.logged:
+            return
+        run = candidate_run(self._problem, evaluation, points)
+
+        def write(tracker: MLflowTracker, parent: str) -> None:
+            # After a death the run may be there although the ledger does not know; a fresh one cannot be.
+            known = evaluation.attempts > 1 or evaluation.told
+            run_id = tracker.log_candidate(parent, run, maybe_exists=known)
+            self._ledger.mark_logged(self._search_id, evaluation.number, run_id)
+
+        self._with_parent(write)
+
+    def progress(self, step: int, *, hypervolume: float, front_size: int, counts: Counts) -> None:
+        """Stepped metrics of the parent run."""
+        metrics = {
+            "hypervolume": hypervolume,
+            "front_size": float(front_size),
+            "done": float(counts.done),
+            "stopped": float(counts.stopped),
+            "failed": float(counts.failed),
+        }
+        self._with_parent(lambda tracker, parent: tracker.log_progress(parent, step, metrics))
+
+    def report(self, report: FrontReport, files: Mapping[str, Path]) -> None:
+        """The front: pictures, tables, tags of its members; and whatever could not be written before."""
+        for evaluation in self._ledger.evaluations(self._search_id):
+            if evaluation.terminal and not evaluation.logged:
+                rows = [p for p in self._ledger.points(self._search_id) if p.number == evaluation.number]
+                self.candidate(evaluation, rows)
+        members = {row.number for row in report.rows if row.front}
+        metrics = {"front_points": float(sum(row.front for row in report.rows))}
+        if report.latency_error is not None:
+            metrics["latency_error"] = report.latency_error
+
+        def write(tracker: MLflowTracker, parent: str) -> None:
+            tracker.log_report(parent, files, front_markdown(report), metrics)
+            tracker.tag_front(parent, members)
+
+        self._with_parent(write)
+
+    def finish(self, status: str) -> None:
+        """End the parent run, if there is one."""
+        if self._parent is not None:
+            self._with_parent(lambda tracker, parent: tracker.finish(parent, status))  # type: ignore[arg-type]
+
+    def _with_parent(self, action: Callable[[MLflowTracker, str], None]) -> None:
+        def both() -> None:
+            if self._parent is None:
+                self._open()
+            assert self._tracker is not None
+            assert self._parent is not None
+            action(self._tracker, self._parent)
+
+        self._guarded(both)
+
+    def _open(self) -> None:
+        if self._tracker is None:
+            self._tracker = self._make()
+        spec = self._problem.to_mapping()
+        params = {key: str(value) for key, value in spec["budget"].items()} | {
+            key: str(value) for key, value in spec["search"].items()
+        }
+        self._parent = self._tracker.start(
+            self._search_id, self._problem.strategy.name, json.dumps(spec, indent=2), params
+        )
+        self._ledger.set_tracking(self._search_id, self._parent)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """The ledger has everything already: what MLflow misses now is written when it is back."""
+        try:
+            action()
+            self._away = False
+        except StoreError as error:
+            if not self._away:
+                self._warn(f"MLflow is away, results wait in the ledger: {error}")
+            self._away = True
+
+
+def candidate_run(problem: Problem, evaluation: Evaluation, points: Sequence[Point]) -> CandidateRun:
+    """A candidate as MLflow shall show it: at its own operating level, with the ends of its front beside."""
+    architecture = Architecture.from_mapping(evaluation.architecture)
+    first = next(iter(problem.devices))
+    metrics: dict[str, float] = {}
+    if points:
+        rows = [numbers(point) for point in points]
+        own = rows[at_level(evaluation.level, len(rows))]
+        metrics = {name.removesuffix(f"@{first}"): value for name, value in own.items()}
+        metrics["best_accuracy"] = max(row["accuracy"] for row in rows)
+        metrics["least_latency_ms"] = min(row[f"latency_ms@{first}"] for row in rows)
+        metrics["operating_points"] = float(len(rows))
+    metrics["seconds"] = evaluation.seconds or 0.0
+    metrics["epochs"] = float(evaluation.epochs_done)
+    families = ",".join(architecture.families) or "static"
+    return CandidateRun(
+        number=evaluation.number,
+        architecture_id=architecture.id,
+        state=evaluation.state,  # type: ignore[arg-type]
+        cause=evaluation.cause or "",
+        params={name: str(value) for name, value in evaluation.params.items()}
+        | {"network": describe(architecture), "evaluator": evaluation.evaluator},
+        metrics=metrics,
+        curves=_curves(evaluation.curve or ()),
+        tags={"family": families, "backbone": str(architecture.backbone["name"]), "pareto": "false"},
+        started_at_ms=round(evaluation.created_at * 1000),
+        ended_at_ms=round((evaluation.finished_at or evaluation.created_at) * 1000),
+    )
+
+
+def _curves(rows: Sequence[Any]) -> dict[str, list[tuple[int, float]]]:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                curves.setdefault(name, []).append((int(row["epoch"]), float(value)))
+    return curves

@@ -1,0 +1,112 @@
+"""Storage: where a service keeps things, and how they are opened."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from ..evaluators.data import Data, from_npz
+from ..hardware.table import LatencyTable
+from ..spaces.errors import StoreError
+from .ledger.store import Ledger
+
+
+@final
+@dataclass(frozen=True)
+class Storage:
+    """One folder, and the databases that go with it.
+
+    Args:
+        folder: artefacts of searches; every worker must see it.
+        database: URL of ledger, latency table and study; None: SQLite files in the folder.
+        tracking: URI of MLflow; None: an SQLite file in the folder.
+    """
+
+    folder: Path
+    database: str | None = None
+    tracking: str | None = None
+
+    def prepare(self) -> None:
+        """Create the folder.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"storage {str(self.folder)!r} cannot be written ({error.strerror}); name another folder"
+            ) from None
+
+    @property
+    def ledger_url(self) -> str:
+        """Ledger and latency table."""
+        return self.database or f"sqlite:///{self.folder.resolve() / 'dynarch.db'}"
+
+    @property
+    def study_url(self) -> str:
+        """Optuna's study, which keeps its own version table, hence its own file."""
+        if self.database is not None:
+            return self.database.replace("postgresql://", "postgresql+psycopg://", 1)
+        return f"sqlite:///{self.folder.resolve() / 'study.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's store."""
+        return self.tracking or f"sqlite:///{self.folder.resolve() / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> Path | None:
+        """Where MLflow keeps files; None if a server decides."""
+        return None if self.tracking is not None else self.folder.resolve() / "mlflow-artifacts"
+
+    def open_ledger(self) -> Ledger:
+        """The ledger."""
+        return Ledger.open(self.ledger_url)
+
+    def open_table(self) -> LatencyTable:
+        """The latency table."""
+        return LatencyTable.open(self.ledger_url)
+
+    def search_folder(self, search_id: str) -> Path:
+        """Artefacts of one search."""
+        return self.folder / "searches" / search_id
+
+    def keep_data(self, data: Data) -> None:
+        """Write the data, so that a resumed search has it whatever process resumes it."""
+        file = self._data_file(data.id)
+        if file.exists():
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {"x": data.x, "y": data.y}
+        if data.x_test is not None and data.y_test is not None:
+            arrays |= {"x_test": data.x_test, "y_test": data.y_test}
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        partial.replace(file)
+
+    def kept_data(self, data_id: str, name: str) -> Data:
+        """The data of a search.
+
+        Raises:
+            StoreError: if it is gone or changed.
+        """
+        file = self._data_file(data_id)
+        if not file.exists():
+            raise StoreError(f"the data of this search is gone from {file}; put it back to go on")
+        data = from_npz(file)
+        if data.id != data_id:
+            raise StoreError(f"{file} no longer holds the data that the search began with; put it back")
+        return Data(data.x, data.y, data.classes, data.x_test, data.y_test, name)
+
+    def _data_file(self, data_id: str) -> Path:
+        return self.folder / "data" / f"{data_id}.npz"

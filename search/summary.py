@@ -1,0 +1,243 @@
+"""Summary: from the ledger and the examined front to the report that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+
+from ..evaluators.metrics import MINIMIZE
+from ..evaluators.pareto import hypervolume, non_dominated
+from ..hardware.book import LatencyBook
+from ..hardware.inventory import Costs
+from ..spaces.architecture import Architecture
+from ..spaces.policy import Policy
+from ..spaces.space import describe
+from .ledger.entities import Evaluation, Point, PointKey
+from .ledger.store import Ledger
+from .outcome import Scored
+from .problem import Problem
+from .proposals import numbers
+from .report_rows import FrontReport, Kind, ReportRow, wilson
+
+MARGIN = 1.1  # of the hypervolume reference over the dearest path of the space
+
+
+def reference_of(problem: Problem, costs: Sequence[Costs], book: LatencyBook) -> tuple[float, ...]:
+    """The hypervolume's reference, fixed before the search: the dearest path of the space, nothing right."""
+    dearest: dict[str, float] = {"accuracy": 0.0, "macs": 0.0, "parameters": 0.0}
+    for each in costs:
+        exits = max((part.exit + 1 for part in each.parts if part.exit is not None), default=0)
+        full = Policy.never(exits)
+        everyone = np.full(1, exits)
+        dearest["macs"] = max(dearest["macs"], float(sum(each.macs)))
+        dearest["parameters"] = max(dearest["parameters"], float(each.parameters))
+        for name, pages in book.devices.items():
+            ms = pages.predict(each, full, everyone, seed=0).mean_ms
+            for metric in ("latency_ms", "latency_p95_ms", "latency_worst_ms"):
+                key = f"{metric}@{name}"
+                dearest[key] = max(dearest.get(key, 0.0), ms)
+    return tuple(
+        dearest[reference.key] * (MARGIN if reference.metric.direction == MINIMIZE else 1.0)
+        for reference in problem.references
+    )
+
+
+@final
+class Progress:
+    """Hypervolume of what is finished, as a share of the box between reference and ideal.
+
+    Args:
+        problem: the search.
+        reference: fixed before the search.
+    """
+
+    def __init__(self, problem: Problem, reference: Sequence[float]) -> None:
+        self._problem = problem
+        self._reference = tuple(reference)
+        ideal = [
+            ref.metric.bounds[1] if ref.metric.direction != MINIMIZE else 0.0 for ref in problem.references
+        ]
+        sides = [abs(a - b) for a, b in zip(ideal, self._reference, strict=True)]
+        self._box = float(np.prod(sides))
+        self._front: list[tuple[float, ...]] = []
+
+    def add(self, points: Sequence[Mapping[str, float]]) -> tuple[float, int]:
+        """Take in the points of a finished candidate; hypervolume share and size of the front so far."""
+        new = [self._problem.values(metrics) for metrics in points if self._problem.feasible(metrics)]
+        both = np.array([*self._front, *new], dtype=float)
+        if len(both) == 0:
+            return 0.0, 0
+        both = both[non_dominated(both, self._problem.directions)]
+        self._front = [tuple(map(float, row)) for row in both]
+        volume = hypervolume(both, self._problem.directions, self._reference)
+        return volume / self._box if self._box > 0 else 0.0, len(both)
+
+
+def history_of(
+    problem: Problem, ledger: Ledger, search_id: str, reference: Sequence[float]
+) -> list[tuple[int, float]]:
+    """(candidates ended, hypervolume share) in order of ending."""
+    ended = sorted(
+        (e for e in ledger.evaluations(search_id) if e.terminal), key=lambda e: e.finished_at or 0.0
+    )
+    by_number: dict[int, list[Point]] = {}
+    for point in ledger.points(search_id):
+        by_number.setdefault(point.number, []).append(point)
+    progress, rows = Progress(problem, reference), []
+    for done, evaluation in enumerate(ended, start=1):
+        volume, _ = progress.add([numbers(point) for point in by_number.get(evaluation.number, [])])
+        rows.append((done, volume))
+    return rows
+
+
+@final
+@dataclass(frozen=True)
+class Examined:
+    """What was scored on the test split.
+
+    Args:
+        front: members of the front by key; those dominated on unseen data are not in `kept`.
+        kept: members that are still non-dominated.
+        static: static networks of the search.
+        single: single exits used alone.
+    """
+
+    front: Mapping[PointKey, Scored]
+    kept: frozenset[PointKey]
+    static: Sequence[Scored]
+    single: Sequence[Scored]
+
+
+def build_report(
+    problem: Problem,
+    ledger: Ledger,
+    search_id: str,
+    examined: Examined,
+    *,
+    seconds: float,
+    notes: Sequence[str],
+) -> FrontReport:
+    """The report of a search."""
+    record = ledger.search(search_id)
+    evaluations = {evaluation.number: evaluation for evaluation in ledger.evaluations(search_id)}
+    points = {(point.number, point.index): point for point in ledger.points(search_id)}
+    whole = _whole_macs(examined, evaluations)
+    rows = []
+    for key, scored in examined.front.items():
+        evaluation, tuned = evaluations[key[0]], numbers(points[key])["accuracy"]
+        kind: Kind = "dynamic" if evaluation.architecture.get("families") else "static"
+        if kind == "static":
+            continue  # listed once, below
+        label = f"{key[0]}.{key[1]}"
+        rows.append(_row(problem, evaluation, scored, label, kind, key in examined.kept, tuned, whole))
+        rows.append(_random_row(rows[-1], scored))
+    kept_static = {key[0] for key in examined.kept}
+    for scored in examined.static:
+        evaluation = evaluations[scored.number]
+        label = f"{scored.number} static"
+        rows.append(
+            _row(problem, evaluation, scored, label, "static", scored.number in kept_static, None, whole)
+        )
+    for scored in examined.single:
+        exit_index = next(i for i, on in enumerate(scored.point.policy.enabled) if on)
+        label = f"{scored.number} exit {exit_index}"
+        rows.append(
+            _row(problem, evaluations[scored.number], scored, label, "single_exit", False, None, whole)
+        )
+    counts = ledger.counts(search_id)
+    reference = record.hypervolume_reference or ()
+    history = history_of(problem, ledger, search_id, reference) if reference else []
+    return FrontReport(
+        search_id=search_id,
+        name=problem.strategy.name,
+        device="; ".join(f"{name}: {device.name}" for name, device in problem.devices.items()),
+        objectives=tuple((r.key, r.metric.direction, r.metric.unit) for r in problem.references),
+        rows=tuple(rows),
+        finished=counts.done,
+        stopped=counts.stopped,
+        failed=counts.failed,
+        hypervolume=history[-1][1] if history else None,
+        hypervolume_history=tuple(history),
+        epochs_spent=float(sum(evaluation.epochs_done for evaluation in evaluations.values())),
+        seconds=seconds,
+        notes=tuple(notes),
+    )
+
+
+def _whole_macs(examined: Examined, evaluations: Mapping[int, Evaluation]) -> dict[str, float]:
+    """Work of each backbone run whole, by its description; where it was trained as a static network."""
+    return {_backbone_key(evaluations[s.number]): s.point.metrics["macs"] for s in examined.static}
+
+
+def _backbone_key(evaluation: Evaluation) -> str:
+    return Architecture.of(
+        backbone=Architecture.from_mapping(evaluation.architecture).backbone, families={}, training={}
+    ).id
+
+
+def _row(
+    problem: Problem,
+    evaluation: Evaluation,
+    scored: Scored,
+    label: str,
+    kind: Kind,
+    front: bool,
+    tuned: float | None,
+    whole: Mapping[str, float],
+) -> ReportRow:
+    architecture = Architecture.from_mapping(evaluation.architecture)
+    device = next(iter(problem.devices))
+    metrics, measured = scored.point.metrics, scored.measured.get(device)
+    low, high = wilson(scored.correct, scored.total)
+    return ReportRow(
+        label=label,
+        kind=kind,
+        number=scored.number,
+        architecture_id=architecture.id,
+        backbone=str(architecture.backbone["name"]),
+        families=tuple(architecture.families),
+        summary=describe(architecture),
+        policy=scored.point.policy.describe(),
+        front=front,
+        accuracy=scored.correct / scored.total,
+        accuracy_low=low,
+        accuracy_high=high,
+        tune_accuracy=metrics["accuracy"] if tuned is None else tuned,
+        latency_ms=metrics[f"latency_ms@{device}"],
+        latency_p95_ms=metrics[f"latency_p95_ms@{device}"],
+        measured_ms=None if measured is None else measured["latency_ms"],
+        measured_p95_ms=None if measured is None else measured["latency_p95_ms"],
+        macs=metrics["macs"],
+        work_saved=_saved(metrics["macs"], scored, evaluation, whole),
+        exit_share=scored.point.exit_share,
+    )
+
+
+def _saved(macs: float, scored: Scored, evaluation: Evaluation, whole: Mapping[str, float]) -> float | None:
+    full = whole.get(_backbone_key(evaluation), scored.whole_macs)
+    return None if not full else 1 - macs / full
+
+
+def _random_row(row: ReportRow, scored: Scored) -> ReportRow:
+    """A gate that lets inputs out at the same rates, at random: what the decisions must beat.
+
+    Its latency is put at the same value: it runs the same paths equally often.
+    """
+    expected = float(np.dot(scored.point.exit_share, scored.exit_accuracy))
+    low, high = wilson(round(expected * scored.total), scored.total)
+    return replace(
+        row,
+        label=f"{row.label} random",
+        kind="random_exit",
+        policy="same exit rates, drawn at random",
+        front=False,
+        accuracy=expected,
+        accuracy_low=low,
+        accuracy_high=high,
+        tune_accuracy=expected,
+        measured_ms=None,
+        measured_p95_ms=None,
+    )

@@ -1,0 +1,230 @@
+"""Ray Tune as transport: the only file that knows Ray.
+
+Tune places workers, retries those that die and carries messages. It decides nothing: candidates come from
+the engine, verdicts come from the engine, and what happened is in the ledger. So a search is never restored
+by Tune; a resumed search is a new run of Tune over what the ledger says is left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # results are in the ledger and in MLflow
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the service handles Ctrl-C
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+import ray
+from ray import tune
+from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from ..spaces.architecture import Architecture
+from ..spaces.errors import StoreError
+from .candidate import Candidate, Message
+from .engine import Engine
+from .worker import Assignment, Worker
+
+RETRIES = 2  # of a worker that died, from its last checkpoint
+OBJECT_STORE_BYTES = 300 * 2**20
+
+
+@contextmanager
+def cluster(address: str | None, *, cpus: int) -> Iterator[None]:
+    """Connect to a Ray cluster; without an address, start a small one here and stop it afterwards.
+
+    Args:
+        address: None, "auto", or `ray://host:port`.
+        cpus: of the local cluster.
+
+    Raises:
+        StoreError: if there is no cluster at the address.
+    """
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    mine = False
+    if not ray.is_initialized():
+        try:
+            if address is None:
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    **quiet,
+                )
+            else:
+                ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(
+                f"no Ray cluster at {address!r} ({reason}); start one or leave `ray` out"
+            ) from None
+        mine = True
+    try:
+        yield
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def run(engine: Engine, assignment: Assignment, folder: Path) -> None:
+    """Drive the engine to its end on the connected cluster.
+
+    Args:
+        engine: what to try and what to make of it.
+        assignment: what every worker must know.
+        folder: where Tune keeps its own notes, which nobody needs afterwards.
+    """
+    budget = engine.problem.budget
+    resources = {"cpu": budget.cpus_per_worker, "gpu": budget.gpus_per_worker}
+    shared = ray.put(assignment)
+    trainable = tune.with_resources(tune.with_parameters(_Evaluation, shared=[shared]), resources)
+    with tempfile.TemporaryDirectory(prefix="tune-", dir=_made(folder)) as notes:
+        tuner = Tuner(
+            trainable,
+            tune_config=TuneConfig(
+                search_alg=_EngineSearcher(engine),
+                scheduler=_EngineScheduler(engine),
+                num_samples=-1,
+                max_concurrent_trials=budget.workers,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=RunConfig(
+                name="search",
+                storage_path=notes,
+                stop=_EngineStopper(engine),
+                failure_config=FailureConfig(max_failures=RETRIES),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@final
+class _Evaluation(tune.Trainable):
+    """A worker behind Tune's interface."""
+
+    def setup(self, config: dict[str, Any], shared: list[Any] | None = None) -> None:
+        assert shared is not None
+        self._worker = Worker(ray.get(shared[0]))
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._take(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        message = self._worker.step()
+        ended = message.state in ("finished", "failed")
+        return {"message": json.dumps(message.to_mapping(), allow_nan=False), "done": ended}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: sessions keep their own checkpoints, named by candidate, whatever Tune does."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing: see `save_checkpoint`."""
+
+    def _take(self, config: Mapping[str, Any]) -> None:
+        architecture = Architecture.from_mapping(json.loads(config["architecture"]))
+        self._worker.assign(int(config["number"]), architecture, str(config["folder"]))
+
+
+@final
+class _EngineSearcher(Searcher):
+    """Asks the engine. It has no metric and no mode: which values count is the engine's business."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._engine.exhausted:
+            return str(Searcher.FINISHED)
+        candidate = self._engine.propose()
+        if candidate is None:
+            return str(Searcher.FINISHED)
+        self._numbers[trial_id] = candidate.number
+        return _config(candidate)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is None:
+            return
+        if error:
+            self._engine.lost(
+                number, f"its worker died {RETRIES + 1} times; out of memory is the usual reason"
+            )
+        elif result is not None and "message" in result:
+            self._engine.finish(_message(result))
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text("")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is what a search continues from."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its experiment; the engine must not be in it
+
+
+@final
+class _EngineScheduler(FIFOScheduler):
+    """Asks the engine whether to go on."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        kept = self._engine.report(_message(result))
+        return str(TrialScheduler.CONTINUE if kept else TrialScheduler.STOP)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+@final
+class _EngineStopper(Stopper):
+    """Ends the run when the engine says so."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine: Engine | None = engine
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._engine is not None and self._engine.stopped
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_engine": None}
+
+
+def _config(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "number": candidate.number,
+        "architecture": candidate.architecture.canonical,
+        "folder": candidate.folder,
+    }
+
+
+def _message(result: Mapping[str, Any]) -> Message:
+    return Message.from_mapping(json.loads(result["message"]))

@@ -1,0 +1,170 @@
+"""Worker: evaluates one candidate step by step, wherever it runs; knows no transport."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..evaluators.evaluator import AbstractEvaluator, AbstractSession, Task
+from ..evaluators.evaluators import evaluator
+from ..evaluators.splits import Part, Splits
+from ..hardware.book import LatencyBook
+from ..spaces.architecture import Architecture
+from ..spaces.errors import EvaluationFailed
+from .candidate import Message
+
+PAUSE_SECONDS = 20.0  # a step that trains longer reports in, so that a search can be stopped
+
+
+@final
+@dataclass(frozen=True)
+class Assignment:
+    """What every worker of a search must know; plain values, so that nothing needs to be unpickled by trust.
+
+    Args:
+        arrays: visible splits, `name.x` and `name.y`; the test split is not among them.
+        classes: number of classes.
+        book: latencies, as a mapping.
+        decisions: decision schemes that policies may use.
+        evaluator: name of the evaluator.
+        epochs: full fidelity.
+        rungs: epochs at which to report.
+        seed: of every training.
+        max_points: operating points a candidate.
+        folder: the search's folder.
+        threads: CPU threads a worker.
+    """
+
+    arrays: Mapping[str, NDArray[np.generic]]
+    classes: int
+    book: Mapping[str, object]
+    decisions: tuple[str, ...]
+    evaluator: str
+    epochs: int
+    rungs: tuple[int, ...]
+    seed: int
+    max_points: int
+    folder: str
+    threads: int = 1
+
+    def splits(self) -> Splits:
+        """The visible splits."""
+        parts = {
+            name: Part(
+                torch.from_numpy(self.arrays[f"{name}.x"].copy()),
+                torch.from_numpy(self.arrays[f"{name}.y"].copy()),
+            )
+            for name in ("train", "calibrate", "tune", "certify")
+        }
+        return Splits(classes=self.classes, **parts)
+
+
+def arrays_of(splits: Splits) -> dict[str, NDArray[np.generic]]:
+    """The inverse of `Assignment.splits`."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name in ("train", "calibrate", "tune", "certify"):
+        part: Part = getattr(splits, name)
+        arrays[f"{name}.x"], arrays[f"{name}.y"] = part.x.numpy(), part.y.numpy()
+    return arrays
+
+
+@final
+class Worker:
+    """Evaluates candidates one after the other.
+
+    Args:
+        assignment: what is common to all candidates.
+        clock: seconds, for durations.
+    """
+
+    def __init__(self, assignment: Assignment, *, clock: Callable[[], float] = time.monotonic) -> None:
+        torch.set_num_threads(assignment.threads)
+        self._assignment = assignment
+        self._clock = clock
+        self._splits = assignment.splits()
+        self._book = LatencyBook.from_mapping(assignment.book)
+        self._evaluator: AbstractEvaluator = evaluator(assignment.evaluator)
+        self._session: AbstractSession | None = None
+        self._number = -1
+        self._task: Task | None = None
+
+    def assign(self, number: int, architecture: Architecture, folder: str) -> None:
+        """Take on a candidate; it is built at the first step, so that a failure to build is a result."""
+        shared = self._assignment
+        self._number, self._session = number, None
+        self._task = Task(
+            architecture=architecture,
+            seed=shared.seed,
+            epochs=shared.epochs,
+            folder=Path(shared.folder) / folder,
+            decisions=shared.decisions,
+            max_points=shared.max_points,
+        )
+
+    def step(self) -> Message:
+        """Train to the next rung (or for a while) and report; failures are reports too."""
+        started = self._clock()
+        try:
+            return self._advance(started)
+        except EvaluationFailed as error:
+            return self._failed(str(error), started)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            return self._failed(f"out of memory: {error}", started)
+        except Exception as error:
+            # Whatever a candidate does must not take the search down; the cause is kept for its author.
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}:{last.lineno}"
+            return self._failed(f"{type(error).__name__}: {error} ({where})", started)
+
+    def _advance(self, started: float) -> Message:
+        assert self._task is not None
+        if self._session is None:
+            self._session = self._evaluator.start(self._task, self._splits, self._book)
+        session, rungs, full = self._session, self._assignment.rungs, self._assignment.epochs
+        target = next((rung for rung in (*rungs, full) if rung > session.epochs_done), full)
+        curve = []
+        while session.epochs_done < target:
+            curve.append(session.train())
+            if self._clock() - started > PAUSE_SECONDS and session.epochs_done < target:
+                return Message(
+                    self._number, "training", session.epochs_done, self._clock() - started, curve=tuple(curve)
+                )
+        if target < full:
+            reading = session.read()
+            curve.append(reading.curve)
+            return Message(
+                self._number,
+                "reading",
+                session.epochs_done,
+                self._clock() - started,
+                points=reading.points,
+                curve=tuple(curve),
+            )
+        outcome = session.finish()
+        self._session = None
+        return Message(
+            self._number,
+            "finished",
+            full,
+            self._clock() - started,
+            points=outcome.points,
+            certified=outcome.certified,
+            curve=(*curve, outcome.curve),
+            summary=outcome.summary,
+        )
+
+    def _failed(self, cause: str, started: float) -> Message:
+        epoch = 0 if self._session is None else self._session.epochs_done
+        self._session = None
+        if self._task is not None:  # a failed candidate leaves nothing behind to continue from
+            shutil.rmtree(self._task.folder, ignore_errors=True)
+        return Message(self._number, "failed", epoch, self._clock() - started, cause=cause)

@@ -1,0 +1,168 @@
+"""Backbone: a static network seen as stem, blocks grouped in stages, head.
+
+Families change a backbone only through this view, so a family works on every backbone that offers
+what it needs, and a backbone knows no family.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .errors import ShapeError
+from .scope import Scope
+from .spec import AbstractSpec, require
+
+
+@final
+@dataclass(frozen=True)
+class Signature(AbstractSpec):
+    """What goes into a network and what comes out of it.
+
+    Args:
+        input_shape: shape of one input, without the batch: `channels x height x width` for images.
+        classes: number of classes.
+    """
+
+    input_shape: tuple[int, ...]
+    classes: int
+
+    def check(self) -> None:
+        """Positive sizes, at least two classes."""
+        require(len(self.input_shape) > 0, "input_shape", "must have at least one dimension")
+        require(min(self.input_shape) > 0, "input_shape", f"must be positive, but got {self.input_shape}")
+        require(self.classes >= 2, "classes", f"must be at least 2, but got {self.classes}")
+
+
+@final
+class Backbone(nn.Module):
+    """A built backbone.
+
+    Args:
+        stem: turns inputs into features.
+        blocks: each takes the features of the one before.
+        stages: number of blocks in each stage; they add up to the number of blocks.
+        head: turns the last features into logits `b x c`.
+
+    Raises:
+        ShapeError: if the stages do not add up.
+    """
+
+    def __init__(
+        self, *, stem: nn.Module, blocks: list[nn.Module], stages: tuple[int, ...], head: nn.Module
+    ) -> None:
+        super().__init__()
+        if sum(stages) != len(blocks):
+            raise ShapeError(
+                f"stages must add up to the number of blocks, but {stages} and {len(blocks)} do not"
+            )
+        self.stem = stem
+        self.blocks = nn.ModuleList(blocks)
+        self.stages = stages
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `b x c` of the plain, static network."""
+        features = self.stem(x)
+        for block in self.blocks:
+            features = block(features)
+        logits: Tensor = self.head(features)
+        return logits
+
+
+@final
+@dataclass(frozen=True)
+class Outline:
+    """What a family needs to know of a backbone before it is built.
+
+    Args:
+        stages: number of blocks in each stage.
+        feature_shapes: shape of the features after each block, without the batch.
+        block_macs: multiply-accumulates of each block for one input.
+        classes: number of classes.
+    """
+
+    stages: tuple[int, ...]
+    feature_shapes: tuple[tuple[int, ...], ...]
+    block_macs: tuple[int, ...]
+    classes: int
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.feature_shapes)
+
+
+def outline(backbone: Backbone, signature: Signature) -> Outline:
+    """The outline of a backbone, by running it once.
+
+    Raises:
+        ShapeError: if the backbone cannot take inputs of that shape.
+    """
+    device = next(backbone.parameters()).device
+    x = torch.zeros(1, *signature.input_shape, device=device)
+    shapes, macs = [], []
+    try:
+        with torch.no_grad():
+            features = backbone.stem(x)
+            for block in backbone.blocks:
+                counter = FlopCounterMode(display=False)
+                with counter:
+                    features = block(features)
+                shapes.append(tuple(features.shape[1:]))
+                macs.append(
+                    counter.get_total_flops() // 4
+                )  # two inputs, two operations a multiply-accumulate
+            logits = backbone.head(features)
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise ShapeError(
+            f"this backbone cannot take inputs of shape {signature.input_shape}: {first}"
+        ) from None
+    if tuple(logits.shape) != (1, signature.classes):
+        raise ShapeError(f"the head must give 1 x {signature.classes} logits, but gave {tuple(logits.shape)}")
+    return Outline(backbone.stages, tuple(shapes), tuple(macs), signature.classes)
+
+
+@dataclass(frozen=True)
+class AbstractBackbone(AbstractSpec):
+    """A kind of backbone and the ranges in which a search may vary it.
+
+    A member is one file in `spaces/backbones/` and one line in `BACKBONES`. Its fields are the ranges;
+    one concrete network is described by its `choice_type`.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    choice_type: ClassVar[type[AbstractSpec]]
+
+    @abc.abstractmethod
+    def suggest(self, scope: Scope) -> Any:
+        """Ask the scope for one choice."""
+
+    @abc.abstractmethod
+    def extremes(self) -> tuple[Any, Any]:
+        """The smallest and the largest choice: the static baselines of every search."""
+
+    @abc.abstractmethod
+    def size(self) -> int:
+        """How many choices there are."""
+
+    @classmethod
+    @abc.abstractmethod
+    def build(cls, choice: Any, signature: Signature) -> Backbone:
+        """The network of a choice, with fresh weights.
+
+        Raises:
+            ShapeError: if the inputs do not suit it.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def describe(cls, choice: Any) -> str:
+        """A few characters for tables, such as `residual w16 d2-2-2`."""

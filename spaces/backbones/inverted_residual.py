@@ -1,0 +1,141 @@
+"""Inverted-residual CNN for small images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import Tensor, nn
+
+from ..backbone import AbstractBackbone, Backbone, Signature
+from ..scope import Scope
+from ..spec import AbstractSpec, require, require_options
+from .residual import image_channels
+
+
+@final
+class InvertedResidualBlock(nn.Module):
+    """Expand, filter each channel, project back; a shortcut where shapes allow; `b x c x h x w`."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = channels_in * expansion
+        self.expand = nn.Sequential(
+            nn.Conv2d(channels_in, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU6()
+        )
+        self.filter = nn.Sequential(
+            nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner), nn.ReLU6()
+        )
+        self.project = nn.Sequential(
+            nn.Conv2d(inner, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)
+        )
+        self.residual = stride == 1 and channels_in == channels_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features after the block."""
+        inner: Tensor = self.project(self.filter(self.expand(x)))
+        return x + inner if self.residual else inner
+
+
+@final
+@dataclass(frozen=True)
+class InvertedResidualChoice(AbstractSpec):
+    """One inverted-residual CNN."""
+
+    width: int
+    expansion: int
+    depths: tuple[int, ...]
+
+    def check(self) -> None:
+        """Positive sizes."""
+        require(self.width >= 1, "width", f"must be at least 1, but got {self.width}")
+        require(1 <= self.expansion <= 8, "expansion", f"must be between 1 and 8, but got {self.expansion}")
+        require(len(self.depths) >= 1, "depths", "must have at least one stage")
+        require(min(self.depths) >= 1, "depths", f"each stage needs a block, but got {list(self.depths)}")
+
+
+@final
+@dataclass(frozen=True)
+class InvertedResidual(AbstractBackbone):
+    """Mobile network of inverted residual blocks with linear bottlenecks.
+
+    Args:
+        width: channels of the first stage to choose from.
+        expansion: inner channels as a multiple of a block's inputs, to choose from.
+        depth: blocks of a stage to choose from, for each stage on its own.
+        stages: number of stages; each after the first halves the sides and doubles the channels.
+
+    Source: Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2", CVPR 2018.
+    """
+
+    name: ClassVar[str] = "inverted_residual"
+    source: ClassVar[str] = "Sandler et al., CVPR 2018"
+    choice_type: ClassVar[type[AbstractSpec]] = InvertedResidualChoice
+
+    width: tuple[int, ...] = (8, 16)
+    expansion: tuple[int, ...] = (2, 4)
+    depth: tuple[int, ...] = (1, 2)
+    stages: int = 3
+
+    def check(self) -> None:
+        """Options present, distinct, positive."""
+        require_options("width", self.width)
+        require_options("expansion", self.expansion)
+        require_options("depth", self.depth)
+        require(min(self.width) >= 1, "width", f"must be at least 1, but got {list(self.width)}")
+        require(min(self.expansion) >= 1, "expansion", f"must be at least 1, but got {list(self.expansion)}")
+        require(max(self.expansion) <= 8, "expansion", f"must be at most 8, but got {list(self.expansion)}")
+        require(min(self.depth) >= 1, "depth", f"must be at least 1, but got {list(self.depth)}")
+        require(1 <= self.stages <= 6, "stages", f"must be between 1 and 6, but got {self.stages}")
+
+    def suggest(self, scope: Scope) -> InvertedResidualChoice:
+        """Width, expansion and one depth a stage."""
+        return InvertedResidualChoice(
+            scope.categorical("width", self.width),
+            scope.categorical("expansion", self.expansion),
+            tuple((scope / "depth").categorical(str(s), self.depth) for s in range(self.stages)),
+        )
+
+    def extremes(self) -> tuple[InvertedResidualChoice, InvertedResidualChoice]:
+        """The smallest and the largest of everything."""
+        small = InvertedResidualChoice(min(self.width), min(self.expansion), (min(self.depth),) * self.stages)
+        return small, InvertedResidualChoice(
+            max(self.width), max(self.expansion), (max(self.depth),) * self.stages
+        )
+
+    def size(self) -> int:
+        """The product of the options."""
+        return int(len(self.width) * len(self.expansion) * len(self.depth) ** self.stages)
+
+    @classmethod
+    def build(cls, choice: InvertedResidualChoice, signature: Signature) -> Backbone:
+        """A fresh network for `channels x height x width` images."""
+        channels = image_channels(signature, halvings=len(choice.depths) - 1)
+        stem = nn.Sequential(
+            nn.Conv2d(channels, choice.width, 3, 1, 1, bias=False), nn.BatchNorm2d(choice.width), nn.ReLU6()
+        )
+        blocks: list[nn.Module] = []
+        width_in = choice.width
+        for stage, depth in enumerate(choice.depths):
+            width = choice.width * 2**stage
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(InvertedResidualBlock(width_in, width, stride, choice.expansion))
+                width_in = width
+        last = (
+            2 * width_in
+        )  # a wider last layer, as the paper does, keeps the classifier from being the bottleneck
+        head = nn.Sequential(
+            nn.Conv2d(width_in, last, 1, bias=False),
+            nn.BatchNorm2d(last),
+            nn.ReLU6(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(last, signature.classes),
+        )
+        return Backbone(stem=stem, blocks=blocks, stages=choice.depths, head=head)
+
+    @classmethod
+    def describe(cls, choice: InvertedResidualChoice) -> str:
+        """Such as `inverted_residual w16 e2 d2-2-2`."""
+        return f"inverted w{choice.width} e{choice.expansion} d{'-'.join(map(str, choice.depths))}"

@@ -1,0 +1,141 @@
+"""Residual CNN for small images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..backbone import AbstractBackbone, Backbone, Signature
+from ..errors import ShapeError
+from ..scope import Scope
+from ..spec import AbstractSpec, require, require_options
+
+
+@final
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut; `b x c x h x w` -> `b x c' x h/s x w/s`."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        same = stride == 1 and channels_in == channels_out
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if same
+            else nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features after the block."""
+        inner = functional.relu(self.norm1(self.conv1(x)))
+        return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
+
+
+@final
+@dataclass(frozen=True)
+class ResidualChoice(AbstractSpec):
+    """One residual CNN: channels of the first stage, blocks in each stage."""
+
+    width: int
+    depths: tuple[int, ...]
+
+    def check(self) -> None:
+        """Positive sizes."""
+        require(self.width >= 1, "width", f"must be at least 1, but got {self.width}")
+        require(len(self.depths) >= 1, "depths", "must have at least one stage")
+        require(min(self.depths) >= 1, "depths", f"each stage needs a block, but got {list(self.depths)}")
+
+
+@final
+@dataclass(frozen=True)
+class Residual(AbstractBackbone):
+    """Residual network of basic blocks; each stage after the first halves the sides and doubles the channels.
+
+    Args:
+        width: channels of the first stage to choose from.
+        depth: blocks of a stage to choose from, for each stage on its own.
+        stages: number of stages.
+
+    Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
+    """
+
+    name: ClassVar[str] = "residual"
+    source: ClassVar[str] = "He et al., CVPR 2016"
+    choice_type: ClassVar[type[AbstractSpec]] = ResidualChoice
+
+    width: tuple[int, ...] = (8, 16)
+    depth: tuple[int, ...] = (1, 2)
+    stages: int = 3
+
+    def check(self) -> None:
+        """Options present, distinct, positive."""
+        require_options("width", self.width)
+        require_options("depth", self.depth)
+        require(min(self.width) >= 1, "width", f"must be at least 1, but got {list(self.width)}")
+        require(min(self.depth) >= 1, "depth", f"must be at least 1, but got {list(self.depth)}")
+        require(1 <= self.stages <= 6, "stages", f"must be between 1 and 6, but got {self.stages}")
+
+    def suggest(self, scope: Scope) -> ResidualChoice:
+        """Width and one depth a stage."""
+        width = scope.categorical("width", self.width)
+        return ResidualChoice(
+            width, tuple((scope / "depth").categorical(str(s), self.depth) for s in range(self.stages))
+        )
+
+    def extremes(self) -> tuple[ResidualChoice, ResidualChoice]:
+        """Narrowest and shallowest; widest and deepest."""
+        small = ResidualChoice(min(self.width), (min(self.depth),) * self.stages)
+        return small, ResidualChoice(max(self.width), (max(self.depth),) * self.stages)
+
+    def size(self) -> int:
+        """Widths times depths to the number of stages."""
+        return len(self.width) * math.prod([len(self.depth)] * self.stages)
+
+    @classmethod
+    def build(cls, choice: ResidualChoice, signature: Signature) -> Backbone:
+        """A fresh network for `channels x height x width` images."""
+        channels = image_channels(signature, halvings=len(choice.depths) - 1)
+        stem = nn.Sequential(
+            nn.Conv2d(channels, choice.width, 3, 1, 1, bias=False), nn.BatchNorm2d(choice.width), nn.ReLU()
+        )
+        blocks: list[nn.Module] = []
+        width_in = choice.width
+        for stage, depth in enumerate(choice.depths):
+            width = choice.width * 2**stage
+            for index in range(depth):
+                blocks.append(BasicBlock(width_in, width, 2 if stage > 0 and index == 0 else 1))
+                width_in = width
+        head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width_in, signature.classes))
+        return Backbone(stem=stem, blocks=blocks, stages=choice.depths, head=head)
+
+    @classmethod
+    def describe(cls, choice: ResidualChoice) -> str:
+        """Such as `residual w16 d2-2-2`."""
+        return f"{cls.name} w{choice.width} d{'-'.join(map(str, choice.depths))}"
+
+
+def image_channels(signature: Signature, *, halvings: int) -> int:
+    """Channels of image inputs large enough to be halved so often.
+
+    Raises:
+        ShapeError: for inputs that are no images, or too small ones.
+    """
+    if len(signature.input_shape) != 3:
+        raise ShapeError(
+            f"an image backbone needs inputs of channels x height x width, but got {signature.input_shape}"
+        )
+    channels, height, width = signature.input_shape
+    if min(height, width) < 2**halvings:
+        raise ShapeError(
+            f"images of {height} x {width} cannot be halved {halvings} times; use fewer stages or larger images"
+        )
+    return channels

@@ -1,0 +1,33 @@
+"""Decision scheme: how a network that tried an exit judges whether to stop there."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AbstractDecision(abc.ABC):
+    """Turns the logits of a tried exit into one score for each input; leave when score > threshold.
+
+    A member is one file in `spaces/decisions/` and one line in `DECISIONS`. A scheme may remember
+    something of the exits tried before (`state`, one row for each input still in the network).
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+
+    @abc.abstractmethod
+    def score(self, logits: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Scores and the new state.
+
+        Args:
+            logits: `b x c`.
+            state: `b x s`, or None at the first tried exit and for schemes without memory.
+
+        Returns:
+            Scores `b`, larger for safer answers, and the state for the next exit.
+        """

@@ -1,0 +1,5 @@
+"""Sample-wise families: what runs depends on the whole input."""
+
+from .early_exit import EarlyExit, EarlyExitChoice
+
+__all__ = ["EarlyExit", "EarlyExitChoice"]

@@ -1,0 +1,58 @@
+"""Family: one dynamic mechanism of the survey, in one file."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .backbone import Outline
+from .plan import Plan
+from .scope import Scope
+from .spec import AbstractSpec
+
+
+@dataclass(frozen=True)
+class AbstractFamily(AbstractSpec):
+    """A mechanism: the ranges in which a search may vary it, and how a choice changes a network.
+
+    A member is one file in the wing it belongs to and one line in `FAMILIES`. Its fields are the ranges;
+    one concrete use is described by its `choice_type`.
+    """
+
+    name: ClassVar[str]
+    wing: ClassVar[str]  # "sample", "spatial" or "temporal"
+    switches: ClassVar[str]  # the granularity: what one decision switches
+    source: ClassVar[str]
+    choice_type: ClassVar[type[AbstractSpec]]
+
+    @abc.abstractmethod
+    def suggest(self, scope: Scope, outline: Outline) -> Any | None:
+        """Ask the scope for one choice; None means the network stays static in this respect."""
+
+    @abc.abstractmethod
+    def size(self, outline: Outline) -> int:
+        """How many different choices `suggest` can make for this backbone, None counted as one."""
+
+    @abc.abstractmethod
+    def cover(self, outline: Outline) -> Iterator[Any]:
+        """Choices that together produce every part that any choice can produce; few, for the stopwatch."""
+
+    @abc.abstractmethod
+    def decisions(self) -> tuple[str, ...]:
+        """The decision schemes a policy may use."""
+
+    @classmethod
+    @abc.abstractmethod
+    def apply(cls, choice: Any, plan: Plan) -> None:
+        """Edit the plan.
+
+        Raises:
+            SpecError: if the choice does not fit the backbone; the path starts at the choice's field.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def describe(cls, choice: Any) -> str:
+        """A few characters for tables, such as `exits 1,3`."""

@@ -1,0 +1,167 @@
+"""Dynamic network: a chain of steps that is trained in simulated mode and used in routed mode."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from .architecture import Architecture
+from .backbone import Signature
+from .decisions import decision
+from .errors import ShapeError, SpecError
+from .policy import Policy
+from .step import AbstractStep, ExitStep, Routing, Simulation
+from .trace import Part, Recorder
+
+
+@final
+@dataclass(frozen=True)
+class Routed:
+    """What routed mode returns.
+
+    Args:
+        logits: `b x c`, of the exit each input left at.
+        exit_taken: `b`, numbers of these exits; the final head comes after the early ones.
+    """
+
+    logits: Tensor
+    exit_taken: Tensor
+
+
+@final
+class Normalize(nn.Module):
+    """Brings raw inputs to zero mean and unit variance a channel; part of the network, so exported with it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__()
+        shape = (signature.input_shape[0],) + (1,) * (len(signature.input_shape) - 1)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`b x channels x ...`, normalised."""
+        return (x - self.mean) / self.std
+
+
+@final
+class DynamicNetwork(nn.Module):
+    """A built candidate.
+
+    Args:
+        architecture: what it was built from.
+        signature: inputs and classes.
+        steps: the chain; its last step ends in the final head.
+    """
+
+    def __init__(
+        self, architecture: Architecture, signature: Signature, steps: Sequence[AbstractStep]
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.signature = signature
+        self.steps = nn.ModuleList(steps)
+        self.exits = sum(isinstance(step, ExitStep) for step in steps)
+
+    @property
+    def exit_steps(self) -> tuple[ExitStep, ...]:
+        """The early exits in depth order."""
+        return tuple(step for step in self.steps if isinstance(step, ExitStep))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Simulated mode: the logits `b x c` of every exit, the final head last."""
+        run = Simulation(x)
+        for step in self.steps:
+            assert isinstance(step, AbstractStep)
+            step.simulate(run)
+        return tuple(run.logits)
+
+    @torch.no_grad()
+    def route(self, x: Tensor, policy: Policy, recorder: Recorder | None = None) -> Routed:
+        """Routed mode: each input runs only until it leaves.
+
+        One input branches on its decisions; a batch is compacted whenever some leave.
+
+        Args:
+            x: `b x ...` raw inputs.
+            policy: when to leave.
+            recorder: collects what ran, for `b` inputs.
+
+        Raises:
+            ShapeError: if inputs or policy do not fit the network.
+            SpecError: if the network is in training mode, where batches would influence each other.
+        """
+        self._check(x, policy)
+        run = Routing(x, policy, decision(policy.decision), recorder, size=x.shape[0])
+        for step in self.steps:
+            step.route(run)  # type: ignore[operator]
+            if run.done:
+                break
+        assert run.logits is not None
+        assert run.exit_taken is not None
+        return Routed(run.logits, run.exit_taken)
+
+    @torch.no_grad()
+    def parts(self) -> tuple[Part, ...]:
+        """All parts that routed mode may run, in execution order, with example inputs at batch 1."""
+        reference = next(self.parameters())
+        shape = (1, *self.signature.input_shape)
+        ramp = torch.linspace(-1, 1, math.prod(shape), device=reference.device, dtype=reference.dtype)
+        features = ramp.reshape(
+            shape
+        )  # ordinary numbers: zeros or denormals would flatter or punish the stopwatch
+        parts: list[Part] = []
+        for step in self.steps:
+            assert isinstance(step, AbstractStep)
+            parts.extend(step.parts(features))
+            run = Simulation(features)
+            step.simulate(run)
+            features = run.features
+        return tuple(parts)
+
+    def _check(self, x: Tensor, policy: Policy) -> None:
+        if self.training:
+            raise SpecError("network", "routed mode needs evaluation mode; call network.eval() first")
+        if x.shape[0] == 0 or tuple(x.shape[1:]) != self.signature.input_shape:
+            raise ShapeError(
+                f"inputs must be b x {self.signature.input_shape} with b >= 1, got {tuple(x.shape)}"
+            )
+        if len(policy.thresholds) != self.exits:
+            raise ShapeError(
+                f"the policy must have one threshold an exit, but has {len(policy.thresholds)} for {self.exits} exits"
+            )
+
+
+@final
+class RoutedNetwork(nn.Module):
+    """A trained network with the policy of one operating point: an ordinary module that skips work.
+
+    Args:
+        network: trained.
+        policy: when to leave.
+    """
+
+    def __init__(self, network: DynamicNetwork, policy: Policy) -> None:
+        super().__init__()
+        self.network = network.eval()
+        self.policy = policy
+
+    def train(self, mode: bool = True) -> RoutedNetwork:
+        """Stays in evaluation mode: routing a batch in training mode would let its inputs influence each other."""
+        super().train(False)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `b x c`."""
+        return self.route(x).logits
+
+    def route(self, x: Tensor) -> Routed:
+        """Logits and the exit each input took."""
+        return self.network.route(x, self.policy)

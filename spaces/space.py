@@ -1,0 +1,244 @@
+"""Search space: backbones, families and recipes that a search may combine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, final
+
+import torch
+
+from .architecture import Architecture
+from .backbone import AbstractBackbone, Outline, Signature, outline
+from .backbones import BACKBONES, backbone_type
+from .errors import SpecError
+from .families import FAMILIES, family_type
+from .family import AbstractFamily
+from .network import DynamicNetwork
+from .plan import Plan
+from .recipe import Recipe, RecipeChoice
+from .scope import Replay, Scalar, Scope, enumerate_points
+from .spec import AbstractSpec, require
+
+
+@final
+@dataclass(frozen=True)
+class Space(AbstractSpec):
+    """What may be built.
+
+    Args:
+        backbones: kinds of backbone, each with its ranges.
+        families: dynamic mechanisms, each with its ranges; none gives a search over static networks.
+        training: ranges of the recipe.
+    """
+
+    backbones: tuple[AbstractBackbone, ...] = field(
+        default_factory=lambda: tuple(kind() for kind in BACKBONES)
+    )
+    families: tuple[AbstractFamily, ...] = field(default_factory=lambda: tuple(kind() for kind in FAMILIES))
+    training: Recipe = field(default_factory=Recipe)
+
+    def check(self) -> None:
+        """At least one backbone, nothing twice."""
+        require(len(self.backbones) > 0, "backbones", "must name at least one backbone")
+        for label, members in (("backbones", self.backbones), ("families", self.families)):
+            names = [member.name for member in members]
+            require(len(set(names)) == len(names), label, f"must be distinct, but got {names}")
+
+    @classmethod
+    def from_mapping(cls, mapping: object, path: str = "space") -> Space:
+        """Read `{"backbones": {name: ranges}, "families": {name: ranges}, "training": ranges}`."""
+        if not isinstance(mapping, Mapping):
+            raise SpecError(path, f"must be a table, but got {mapping!r}")
+        parts: dict[str, Any] = dict(mapping)
+        if "backbones" in parts:
+            place = f"{path}.backbones"
+            entries = _table(parts["backbones"], place)
+            parts["backbones"] = tuple(
+                backbone_type(n, f"{place}.{n}").from_mapping(m, f"{place}.{n}") for n, m in entries
+            )
+        if "families" in parts:
+            place = f"{path}.families"
+            entries = _table(parts["families"], place)
+            parts["families"] = tuple(
+                family_type(n, f"{place}.{n}").from_mapping(m, f"{place}.{n}") for n, m in entries
+            )
+        if "training" in parts:
+            parts["training"] = Recipe.from_mapping(parts["training"], f"{path}.training")
+        unknown = set(parts) - {"backbones", "families", "training"}
+        if unknown:
+            raise SpecError(
+                f"{path}.{min(unknown)}", "is not an option (known: backbones, families, training)"
+            )
+        try:
+            return cls(**parts)
+        except SpecError as error:
+            raise error.under(path) from None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain JSON values: the inverse of `from_mapping`."""
+        return {
+            "backbones": {member.name: member.to_mapping() for member in self.backbones},
+            "families": {member.name: member.to_mapping() for member in self.families},
+            "training": self.training.to_mapping(),
+        }
+
+    def sample(self, scope: Scope, signature: Signature) -> Architecture:
+        """One architecture, as the scope answers."""
+        name = scope.categorical("backbone", tuple(member.name for member in self.backbones))
+        backbone = next(member for member in self.backbones if member.name == name)
+        choice = backbone.suggest(scope / name)
+        shapes = backbone_outline(name, choice, signature)
+        families = {member.name: member.suggest(scope / member.name, shapes) for member in self._ordered()}
+        recipe = self.training.suggest(scope / Recipe.name)
+        return _architecture(name, choice, families, recipe)
+
+    def sample_static(self, scope: Scope) -> Architecture:
+        """A static network: the questions about backbone and recipe, none about families."""
+        name = scope.categorical("backbone", tuple(member.name for member in self.backbones))
+        choice = next(member for member in self.backbones if member.name == name).suggest(scope / name)
+        return _architecture(name, choice, {}, self.training.suggest(scope / Recipe.name))
+
+    def static_params(self, architecture: Architecture) -> dict[str, Scalar]:
+        """The answers to `sample_static` that make this static network.
+
+        Raises:
+            SpecError: if the space has no such network.
+        """
+        for params, made in enumerate_points(self.sample_static):
+            if made == architecture:
+                return params
+        raise SpecError("space", f"has no static network {architecture.id}")
+
+    def replay(self, params: Mapping[str, Scalar], signature: Signature) -> Architecture:
+        """The architecture of stored answers.
+
+        Raises:
+            SpecError: if an answer is missing, out of range or not asked for.
+        """
+        replay = Replay(params)
+        architecture = self.sample(Scope(replay), signature)
+        for name in params:
+            if name not in replay.used:
+                raise SpecError(name, "is not asked for by this space; remove it")
+        return architecture
+
+    def size(self, signature: Signature) -> int:
+        """How many architectures there are, computed, not counted."""
+        return sum(
+            self._family_size(shapes) * self.training.size() for _, _, shapes in self.outlines(signature)
+        )
+
+    def enumerate(self, signature: Signature) -> Iterator[tuple[dict[str, Scalar], Architecture]]:
+        """Every architecture once, with the answers that make it."""
+        return enumerate_points(lambda scope: self.sample(scope, signature))
+
+    def outlines(self, signature: Signature) -> Iterator[tuple[AbstractBackbone, Any, Outline]]:
+        """Every backbone that the space can build, with its outline."""
+        for backbone in self.backbones:
+            for _, choice in enumerate_points(backbone.suggest):
+                yield backbone, choice, backbone_outline(backbone.name, choice, signature)
+
+    def baselines(self, signature: Signature) -> Iterator[Architecture]:
+        """The smallest and the largest static network of every backbone, with the first recipe."""
+        recipe = self.training.suggest(Scope(_First()))
+        for backbone in self.backbones:
+            for choice in dict.fromkeys(backbone.extremes()):
+                yield _architecture(backbone.name, choice, {}, recipe)
+
+    def decisions(self) -> tuple[str, ...]:
+        """Decision schemes that policies may use, in order of first mention."""
+        return tuple(dict.fromkeys(name for member in self.families for name in member.decisions()))
+
+    def _ordered(self) -> list[AbstractFamily]:
+        order = [kind.name for kind in FAMILIES]
+        return sorted(self.families, key=lambda member: order.index(member.name))
+
+    def _family_size(self, shapes: Outline) -> int:
+        total = 1
+        for member in self.families:
+            total *= member.size(shapes)
+        return total
+
+
+@final
+class _First:
+    """Answers with the first of everything."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Scalar:
+        first: Scalar = choices[0]
+        return first
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return low
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return low
+
+
+def _table(value: object, path: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        raise SpecError(path, f"must be a table of names, but got {value!r}")
+    return [(str(name), options) for name, options in value.items()]
+
+
+def _architecture(
+    name: str, choice: AbstractSpec, families: Mapping[str, AbstractSpec | None], recipe: RecipeChoice
+) -> Architecture:
+    return Architecture.of(
+        backbone={"name": name, **choice.to_mapping()},
+        families={key: made.to_mapping() for key, made in families.items() if made is not None},
+        training=recipe.to_mapping(),
+    )
+
+
+@lru_cache(maxsize=4096)
+def backbone_outline(name: str, choice: AbstractSpec, signature: Signature) -> Outline:
+    """The outline of a backbone's choice; torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return outline(backbone_type(name).build(choice, signature).eval(), signature)
+
+
+def build(architecture: Architecture, signature: Signature) -> DynamicNetwork:
+    """The network of an architecture, with fresh weights from torch's generator.
+
+    Raises:
+        SpecError: if the architecture names what does not exist or does not fit; the path says where.
+        ShapeError: if the inputs do not suit the backbone.
+    """
+    options = architecture.backbone
+    kind = backbone_type(str(options.pop("name", "")), "architecture.backbone.name")
+    choice = kind.choice_type.from_mapping(options, "architecture.backbone")
+    plan = Plan(kind.build(choice, signature), backbone_outline(kind.name, choice, signature), signature)
+    chosen = architecture.families
+    for name in chosen:
+        family_type(name, f"architecture.families.{name}")
+    for family in FAMILIES:
+        if family.name in chosen:
+            path = f"architecture.families.{family.name}"
+            try:
+                family.apply(family.choice_type.from_mapping(chosen[family.name]), plan)
+            except SpecError as error:
+                raise error.under(path) from None
+    recipe_of(architecture)
+    return plan.lower(architecture)
+
+
+def recipe_of(architecture: Architecture) -> RecipeChoice:
+    """The training recipe of an architecture."""
+    return RecipeChoice.from_mapping(architecture.training, "architecture.training")
+
+
+def describe(architecture: Architecture) -> str:
+    """A few words for tables, such as `residual w16 d2-2-2, exits 1,3 linear equal`."""
+    options = architecture.backbone
+    kind = backbone_type(options.pop("name"))
+    words = [kind.describe(kind.choice_type.from_mapping(options))]
+    chosen = architecture.families
+    words += [
+        kind.describe(kind.choice_type.from_mapping(chosen[kind.name]))
+        for kind in FAMILIES
+        if kind.name in chosen
+    ]
+    return ", ".join(words)

@@ -1,0 +1,117 @@
+"""Trace: for each input, which parts of a network ran, and how often.
+
+A network is a chain of *parts*: segments between decision points, exit heads, decisions, compactions.
+The same list of parts is what routed mode runs, what the latency table measures and what a trace
+counts, so a promise about latency is made of the very pieces that keep it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .policy import Policy
+
+COMPACT = "compact"
+
+
+@final
+@dataclass(frozen=True)
+class PartInfo:
+    """Name and conditions of a part.
+
+    Args:
+        name: unique in its network, such as `segment.1`, `exit.0`, `decide.0.entropy`.
+        kind: `segment`, `exit`, `decide`, `compact`, or what other families add.
+        depth: how many early exits lie before it; an input reaches it unless it left at one of these.
+        exit: the exit it belongs to: it runs only if the policy tries that exit.
+        decision: it runs only under this decision scheme.
+    """
+
+    name: str
+    kind: str
+    depth: int
+    exit: int | None = None
+    decision: str | None = None
+
+    def active(self, policy: Policy) -> bool:
+        """Whether inputs that reach the part run it under this policy."""
+        if self.exit is None:
+            return True
+        threshold = policy.thresholds[self.exit]
+        if threshold is None:
+            return False
+        if self.decision is not None and self.decision != policy.decision:
+            return False
+        # An exit where everybody leaves needs no decision, and leaves nobody behind to compact.
+        return threshold != -np.inf or self.kind == "exit"
+
+
+@final
+@dataclass(frozen=True)
+class Part:
+    """A part that can be run and measured on its own.
+
+    Args:
+        info: name and conditions.
+        call: exactly what routed mode executes.
+        inputs: example inputs at batch 1, each `1 x ...`.
+        token: equal tokens promise equal work, so that many networks need looking at only once; None: no promise.
+    """
+
+    info: PartInfo
+    call: Callable[..., object] = field(compare=False)
+    inputs: tuple[Tensor, ...] = field(compare=False)
+    token: Hashable = None
+
+
+def counts(parts: tuple[PartInfo, ...], policy: Policy, exit_taken: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How often each input runs each part.
+
+    Args:
+        parts: `p` parts in execution order.
+        policy: the operating policy.
+        exit_taken: `n` numbers of the exit each input left at; the final head is `len(policy.thresholds)`.
+
+    Returns:
+        `n x p`.
+    """
+    result = np.zeros((len(exit_taken), len(parts)))
+    for column, part in enumerate(parts):
+        if part.active(policy):
+            # Compaction moves only the inputs that stay.
+            reaches = exit_taken > part.depth if part.kind == COMPACT else exit_taken >= part.depth
+            result[:, column] = reaches
+    return result
+
+
+@final
+class Recorder:
+    """Collects a trace while routed mode runs.
+
+    Args:
+        size: number of inputs that will be routed in one call.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._counts: dict[str, NDArray[np.float64]] = {}
+
+    def add(self, name: str, alive: Tensor | None) -> None:
+        """Part `name` runs now for the inputs with these numbers (None: all)."""
+        row = self._counts.setdefault(name, np.zeros(self.size))
+        row[slice(None) if alive is None else alive.cpu().numpy()] += 1
+
+    def counts(self, parts: tuple[PartInfo, ...]) -> NDArray[np.float64]:
+        """`n x p` counts in the order of `parts`."""
+        empty = np.zeros(self.size)
+        return np.stack([self._counts.get(part.name, empty) for part in parts], axis=1)
+
+    def totals(self) -> Mapping[str, float]:
+        """How many inputs ran each part."""
+        return {name: float(row.sum()) for name, row in self._counts.items()}
