@@ -101,9 +101,7 @@ def from_arrays(
     if inputs_test is not None and labels_test is not None:
         _same_length(inputs_test, labels_test, f"{path}.x_test")
         if inputs_test.shape[1:] != inputs.shape[1:]:
-            raise DataError(
-                f"{path}.x_test", f"must have inputs of {inputs.shape[1:]}, got {inputs_test.shape[1:]}"
-            )
+            raise DataError(f"{path}.x_test", f"must have inputs of {inputs.shape[1:]}, got {inputs_test.shape[1:]}")
         if labels_test.max() >= classes:
             raise DataError(f"{path}.y_test", f"labels must be below {classes}, but got {labels_test.max()}")
     return Data(inputs, labels, classes, inputs_test, labels_test, name)
@@ -132,19 +130,13 @@ def from_npz(file: str | Path, *, path: str = "data.file") -> Data:
         raise DataError(path, f"{file} cannot be read as .npz without pickle ({error})") from None
     pair = next((keys for keys in _NPZ_KEYS if set(keys) <= set(arrays)), None)
     if pair is None:
-        raise DataError(
-            path, f"{file} must hold arrays x and y (or x_train and y_train), but has {sorted(arrays)}"
-        )
+        raise DataError(path, f"{file} must hold arrays x and y (or x_train and y_train), but has {sorted(arrays)}")
     test = next((keys for keys in _NPZ_TEST_KEYS if set(keys) <= set(arrays)), None)
     x_test, y_test = (arrays[test[0]], arrays[test[1]]) if test else (None, None)
-    return from_arrays(
-        arrays[pair[0]], arrays[pair[1]], x_test=x_test, y_test=y_test, name=Path(file).stem, path=path
-    )
+    return from_arrays(arrays[pair[0]], arrays[pair[1]], x_test=x_test, y_test=y_test, name=Path(file).stem, path=path)
 
 
-def from_dataset(
-    dataset: object, *, test: object | None = None, name: str = "dataset", path: str = "data"
-) -> Data:
+def from_dataset(dataset: object, *, test: object | None = None, name: str = "dataset", path: str = "data") -> Data:
     """All items `(input, label)` of a `torch.utils.data.Dataset` that has a length.
 
     Raises:
@@ -183,17 +175,13 @@ def load_data(source: object, *, path: str = "data") -> Data:
 
 def _items(dataset: object, path: str) -> tuple[Array, Array]:
     if not isinstance(dataset, Sized) or len(dataset) == 0:
-        raise DataError(
-            path, "must be a dataset with a length above 0; convert an iterable dataset to arrays"
-        )
+        raise DataError(path, "must be a dataset with a length above 0; convert an iterable dataset to arrays")
     items = cast(MapDataset, dataset)
     pairs = [items[index] for index in range(len(dataset))]
     inputs = [np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x) for x, _ in pairs]
     shapes = {x.shape for x in inputs}
     if len(shapes) > 1:
-        raise DataError(
-            path, f"inputs must have one shape, but got {sorted(map(str, shapes))[:3]}; resize or pad them"
-        )
+        raise DataError(path, f"inputs must have one shape, but got {sorted(map(str, shapes))[:3]}; resize or pad them")
     return np.stack(inputs), np.asarray([int(cast(Any, y)) for _, y in pairs])
 
 
@@ -214,9 +202,7 @@ def _inputs(value: object, path: str) -> Array:
         raise DataError(path, f"must hold numbers, but holds {array.dtype}")
     bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
     if bad.size:
-        raise DataError(
-            path, f"must be finite, but {bad.size} inputs are not (first: number {bad[0]}); clean them"
-        )
+        raise DataError(path, f"must be finite, but {bad.size} inputs are not (first: number {bad[0]}); clean them")
     array = array.astype(np.float32)
     return array[:, None] if array.ndim == 3 else array
 
@@ -225,11 +211,7 @@ def _labels(value: object, path: str) -> Array:
     array = _plain(value, path)
     if array.ndim != 1 or array.shape[0] == 0:
         raise DataError(path, f"must be n class indices, but has shape {array.shape}")
-    if (
-        not np.issubdtype(array.dtype, np.number)
-        or not np.isfinite(array).all()
-        or (array != np.floor(array)).any()
-    ):
+    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all() or (array != np.floor(array)).any():
         raise DataError(path, "must be whole numbers 0 .. classes - 1")
     if array.min() < 0:
         raise DataError(path, f"labels must be 0 .. classes - 1, but got {array.min()}")

@@ -39,9 +39,7 @@ class ScratchSession(AbstractSession):
         self._splits = splits
         self._book = book
         signature = Signature(tuple(splits.train.x.shape[1:]), splits.classes)
-        self._run = TrainingRun(
-            task.architecture, splits, signature=signature, epochs=task.epochs, seed=task.seed
-        )
+        self._run = TrainingRun(task.architecture, splits, signature=signature, epochs=task.epochs, seed=task.seed)
         self._checkpoint = task.folder / CHECKPOINT
         if self._checkpoint.exists():
             self._run.load(self._checkpoint)

@@ -109,9 +109,7 @@ def operating_points(
     return tuple(sorted(points, key=lambda point: (point.metrics[first], -point.metrics["accuracy"])))
 
 
-def exit_problem(
-    table: ScoreTable, costs: Costs, pages: DevicePages, decisions: Sequence[str]
-) -> ExitProblem:
+def exit_problem(table: ScoreTable, costs: Costs, pages: DevicePages, decisions: Sequence[str]) -> ExitProblem:
     """What the policy search needs, from a score table and one device's latencies."""
     exits = table.predictions.shape[1] - 1
     ms = pages.part_ms(costs)

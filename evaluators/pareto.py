@@ -52,9 +52,7 @@ def hypervolume(values: ArrayLike, directions: Sequence[str], reference: Sequenc
     return float(moocore.hypervolume(inside, ref=bound)) if len(inside) else 0.0
 
 
-def contributions(
-    values: ArrayLike, directions: Sequence[str], reference: Sequence[float]
-) -> NDArray[np.float64]:
+def contributions(values: ArrayLike, directions: Sequence[str], reference: Sequence[float]) -> NDArray[np.float64]:
     """Hypervolume that would be lost without each point; 0 for dominated, repeated and outside points.
 
     Raises:
@@ -132,9 +130,7 @@ def _minimised(values: ArrayLike, directions: Sequence[str]) -> NDArray[np.float
         raise DataError("values", f"must be n x {len(signs)} for these directions, but got {points.shape}")
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(bad):
-        raise DataError(
-            "values", f"must be finite, but row {bad[0]} is {points[bad[0]]}; leave failed points out"
-        )
+        raise DataError("values", f"must be finite, but row {bad[0]} is {points[bad[0]]}; leave failed points out")
     return np.ascontiguousarray(points * signs)
 
 

@@ -70,12 +70,12 @@ class ExitProblem:
     @property
     def samples(self) -> int:
         """`n`."""
-        return self.predictions.shape[0]
+        return len(self.predictions)
 
     @property
     def exits(self) -> int:
         """`e`: early exits, the final head not counted."""
-        return self.predictions.shape[1] - 1
+        return int(self.predictions.shape[1]) - 1
 
     @property
     def decisions(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class ExitProblem:
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """`n x (e+1)`: whether each head is right."""
-        return self.predictions == self.labels[:, None]
+        return np.asarray(self.predictions == self.labels[:, None])
 
     def tried_ms(self, policy: Policy) -> NDArray[np.float64]:
         """`e`: what each exit adds for every sample that gets to it, 0 where it is not tried."""
@@ -127,18 +127,14 @@ def leave_at(
     """
     n, exits = predictions.shape[0], predictions.shape[1] - 1
     if len(policy.thresholds) != exits:
-        raise DataError(
-            "policy", f"must have {exits} thresholds, one an exit, but has {len(policy.thresholds)}"
-        )
+        raise DataError("policy", f"must have {exits} thresholds, one an exit, but has {len(policy.thresholds)}")
     taken = np.full(n, exits, dtype=np.int64)
     if not any(policy.enabled):
         return taken
     judged = _runs(predictions, policy) if policy.decision == PATIENCE else scores.get(policy.decision)
     if judged is None:
         raise UnknownNameError("policy.decision", policy.decision, (*scores, PATIENCE))
-    for k in reversed(
-        range(exits)
-    ):  # from the back, so that the earliest exit that takes a sample has the last word
+    for k in reversed(range(exits)):  # from the back, so that the earliest exit that takes a sample has the last word
         threshold = policy.thresholds[k]
         if threshold is not None:
             # In float64: a threshold must not be rounded to the score beside it.
@@ -178,9 +174,7 @@ def _runs(predictions: NDArray[np.int64], policy: Policy) -> NDArray[np.int64]:
     return runs
 
 
-def _check(
-    path: str, values: NDArray[np.generic], shapes: tuple[tuple[int, ...], ...], *, cost: bool = False
-) -> None:
+def _check(path: str, values: NDArray[np.generic], shapes: tuple[tuple[int, ...], ...], *, cost: bool = False) -> None:
     if values.shape not in shapes:
         wanted = " or ".join(str(shape) for shape in shapes)
         raise DataError(path, f"must have shape {wanted}, but has {values.shape}")

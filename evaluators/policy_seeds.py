@@ -48,9 +48,7 @@ def ascent(grid: CutGrid, m: int, *, prices: Sequence[float] = PRICES) -> Genome
     cut of the exit follows from one prefix sum over the samples that get there; -1 sample or none leaves it off.
     Each price starts from the full network and from the last price's policy.
     """
-    full_ms = float(
-        np.broadcast_to(grid.problem.segment_ms, grid.problem.predictions.shape).sum(axis=1).mean()
-    )
+    full_ms = float(np.broadcast_to(grid.problem.segment_ms, grid.problem.predictions.shape).sum(axis=1).mean())
     nothing = np.full(grid.problem.exits, grid.off, dtype=np.int64)
     last, found = nothing, []
     for price in prices:
@@ -75,9 +73,7 @@ def _sweep(grid: CutGrid, m: int, genome: Genomes, price: float) -> None:
     problem = grid.problem
     n, e = problem.samples, problem.exits
     segment = np.broadcast_to(problem.segment_ms, (n, e + 1))
-    inside = np.ones(
-        (e + 1, n), dtype=np.bool_
-    )  # who gets to each exit; earlier exits stay as they are meanwhile
+    inside = np.ones((e + 1, n), dtype=np.bool_)  # who gets to each exit; earlier exits stay as they are meanwhile
     for k in range(e):
         inside[k + 1] = inside[k] & ((grid.levels[m, k] < genome[k]) | (genome[k] == grid.off))
     value = problem.correct[:, e] - price * segment[:, e]

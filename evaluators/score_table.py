@@ -42,15 +42,16 @@ class ScoreTable:
     @property
     def correct(self) -> NDArray[np.bool_]:
         """`n x (e+1)`."""
-        return self.predictions == self.labels[:, None]
+        return np.equal(self.predictions, self.labels[:, None])
 
     def save(self, file: Path) -> None:
         """Write atomically as `.npz`."""
         arrays: dict[str, NDArray[Any]] = {f"score.{name}": values for name, values in self.scores.items()}
+        arrays |= {"predictions": self.predictions, "labels": self.labels}
         partial = file.with_suffix(f".{os.getpid()}.partial")
         file.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as stream:
-            np.savez_compressed(stream, predictions=self.predictions, labels=self.labels, **arrays)
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
         partial.replace(file)
 
     @classmethod
@@ -73,7 +74,7 @@ def exit_logits(network: DynamicNetwork, x: Tensor, *, batch: int = 256) -> list
     """Logits `n x c` of every exit in evaluation mode, on the CPU."""
     network.eval()
     device = next(network.parameters()).device
-    chunks = [[logits.cpu() for logits in network(piece.to(device))] for piece in x.split(batch)]
+    chunks = [[logits.cpu() for logits in network(piece.to(device))] for piece in torch.split(x, batch)]
     return [torch.cat(column) for column in zip(*chunks, strict=True)]
 
 
@@ -88,12 +89,10 @@ def score_table(logits: Sequence[Tensor], labels: Tensor) -> ScoreTable:
     early = logits[:-1]
     scores = {}
     for decision in DECISIONS:
-        columns = [decision.score(x, None) for x in early]
-        if any(state is not None for _, state in columns):
-            continue  # schemes with memory follow from the predictions
-        empty = torch.zeros(len(labels), 0)
-        stacked = torch.stack([score for score, _ in columns], 1) if columns else empty
-        scores[decision.name] = stacked.numpy().astype(np.float32)
+        if not decision.remembers:  # the others follow from the predictions
+            columns = [decision.score(x, None)[0] for x in early]
+            stacked = torch.stack(columns, 1) if columns else torch.zeros(len(labels), 0)
+            scores[decision.name] = stacked.numpy().astype(np.float32)
     predictions = torch.stack([x.argmax(1) for x in logits], 1).numpy().astype(np.int64)
     return ScoreTable(scores, predictions, labels.numpy().astype(np.int64))
 

@@ -42,9 +42,7 @@ class SplitSpec(AbstractSpec):
             share = getattr(self, name)
             require(0 < share < 1, name, f"must be a share between 0 and 1, but got {share}")
         total = self.calibrate + self.tune + self.certify + self.test
-        require(
-            total < 0.95, "calibrate", f"the shares must leave 5 % to train on, but add up to {total:.2f}"
-        )
+        require(total < 0.95, "calibrate", f"the shares must leave 5 % to train on, but add up to {total:.2f}")
 
 
 @final

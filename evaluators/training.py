@@ -90,7 +90,7 @@ class TrainingRun:
         self.network.train()
         order = torch.randperm(len(self._train), generator=generator)
         total = 0.0
-        for step, rows in enumerate(order.split(self.recipe.batch_size)):
+        for step, rows in enumerate(torch.split(order, self.recipe.batch_size)):
             if len(rows) < 2:  # batch normalisation cannot learn from a single input
                 continue
             self._set_rate(self.epochs_done * self._steps + step)

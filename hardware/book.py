@@ -56,9 +56,7 @@ class DevicePages:
     def _unused(self, kind: str) -> bool:
         return self.batch == 1 and kind == "compact"
 
-    def predict(
-        self, costs: Costs, policy: Policy, exit_taken: NDArray[np.int64], *, seed: int
-    ) -> LatencyDistribution:
+    def predict(self, costs: Costs, policy: Policy, exit_taken: NDArray[np.int64], *, seed: int) -> LatencyDistribution:
         """The latency of a network under a policy, for inputs that leave at these exits."""
         matrix = counts(costs.parts, policy, exit_taken)
         longest = counts(costs.parts, policy, np.array([_deepest(policy)]))[0]
@@ -80,7 +78,7 @@ class DevicePages:
         scale, call = self.correction.a, self.correction.c_ms
         each = [(scale * curve.at(min(self.batch, curve.batches[-1])) + call) for curve in self.lookup(costs)]
         used = np.array([not self._unused(part.kind) for part in costs.parts], dtype=float)
-        return np.array(each) / self.batch * used
+        return np.multiply(np.array(each) / self.batch, used)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values."""

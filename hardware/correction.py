@@ -105,9 +105,7 @@ class Correction:
         names = {field.name for field in fields(cls)}
         if set(mapping) != names:
             wrong = ", ".join(sorted(names.symmetric_difference(mapping)))
-            raise SpecError(
-                path, f"must have exactly the names {', '.join(sorted(names))}; differs in {wrong}"
-            )
+            raise SpecError(path, f"must have exactly the names {', '.join(sorted(names))}; differs in {wrong}")
         values: dict[str, float] = {}
         for name, value in mapping.items():
             if isinstance(value, bool) or not (value is None or isinstance(value, int | float)):
@@ -132,9 +130,7 @@ def fit(observations: Sequence[Observation]) -> Correction:
     Raises:
         DataError: if a time is not finite and above 0, or a number of calls is negative.
     """
-    table = np.array([(o.sum_ms, o.calls, o.measured_ms) for o in observations], dtype=np.float64).reshape(
-        -1, 3
-    )
+    table = np.array([(o.sum_ms, o.calls, o.measured_ms) for o in observations], dtype=np.float64).reshape(-1, 3)
     valid = np.isfinite(table).all(axis=1) & (table[:, [0, 2]] > 0).all(axis=1) & (table[:, 1] >= 0)
     if not valid.all():
         row = int(np.flatnonzero(~valid)[0])

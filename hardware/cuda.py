@@ -40,9 +40,7 @@ class Cuda(AbstractDevice):
         if isinstance(self.index, bool) or not isinstance(self.index, int) or self.index < 0:
             raise SpecError("index", f"must be an integer of at least 0, but got {self.index!r}")
         if reason := self._why_absent():
-            raise DeviceUnavailableError(
-                f"CUDA device {self.index} is not available: {reason}; use a cpu device"
-            )
+            raise DeviceUnavailableError(f"CUDA device {self.index} is not available: {reason}; use a cpu device")
 
     def _why_absent(self) -> str:
         if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]

@@ -62,14 +62,12 @@ class Costs:
             macs = tuple(int(value) for value in mapping["macs"])
             return cls(parts, tuple(map(str, mapping["keys"])), macs, int(mapping["parameters"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise SpecError(
-                "costs", f"must be what to_mapping gives, but reading it failed: {error!r}"
-            ) from None
+            raise SpecError("costs", f"must be what to_mapping gives, but reading it failed: {error!r}") from None
 
 
-KeyCache = dict[
-    Hashable, tuple[PartKey, object]
-]  # a block's output is kept beside its key, for the next block
+# A block's output is kept beside its key for the next block, and so is the block itself: one that was freed
+# could lend its identity, which names it here, to another.
+KeyCache = dict[Hashable, tuple[PartKey, object, object]]
 
 
 def keys_of(parts: tuple[Part, ...], cache: KeyCache | None = None) -> tuple[PartKey, ...]:
@@ -103,7 +101,7 @@ def _key(part: Part, cache: KeyCache) -> PartKey:
         keys.append(key)
     place = (part.info.kind, tuple(key.hash for key in keys))
     if place not in cache:
-        cache[place] = (concatenate(keys, part.info.kind), None)
+        cache[place] = (concatenate(keys, part.info.kind), None, None)
     return cache[place][0]
 
 
@@ -114,8 +112,8 @@ def _recorded(
         return part_key(call, inputs, kind=kind), None
     if token not in cache:
         made = call(*inputs) if kind == "block" else None
-        cache[token] = (part_key(call, inputs, kind=kind), made)
-    return cache[token]
+        cache[token] = (part_key(call, inputs, kind=kind), made, call)
+    return cache[token][:2]
 
 
 def batched(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
@@ -129,11 +127,9 @@ def networks_of(space: Space, signature: Signature) -> Iterator[tuple[DynamicNet
     They share a key cache.
     """
     cache: KeyCache = {}
-    kept = []  # a block that was freed could lend its identity to another
     recipe = next(iter(space.baselines(signature))).training
     for backbone, choice, shapes in space.outlines(signature):
         built = backbone.build(choice, signature).eval()
-        kept.append(built)
         covers = [[(member, made) for made in (None, *member.cover(shapes))] for member in space.families]
         for combination in product(*covers):
             chosen = {member.name: made for member, made in combination if made is not None}

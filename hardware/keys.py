@@ -93,9 +93,7 @@ def part_key(fn: Callable[..., object], inputs: tuple[Tensor, ...], *, kind: str
     """
     for tensor in inputs:
         if tensor.dim() > 0 and tensor.shape[0] == 0:
-            raise ShapeError(
-                f"each input must hold at least one example, but got shape {tuple(tensor.shape)}"
-            )
+            raise ShapeError(f"each input must hold at least one example, but got shape {tuple(tensor.shape)}")
     with torch.inference_mode(False), torch.no_grad(), _evaluating(fn):
         examples = tuple(_copy(tensor[:1] if tensor.dim() > 0 else tensor) for tensor in inputs)
         with _Recorder(examples) as recorder:
@@ -126,9 +124,7 @@ def _copy(tensor: Tensor) -> Tensor:
     return like.copy_(tensor)
 
 
-def _key(
-    kind: str, ops: tuple[Operation, ...], macs: int, bytes_weights: int, uncounted: set[str]
-) -> PartKey:
+def _key(kind: str, ops: tuple[Operation, ...], macs: int, bytes_weights: int, uncounted: set[str]) -> PartKey:
     canonical = {"version": KEY_SCHEMA_VERSION, "kind": kind, "ops": list(ops)}
     digest = content_id(canonical, 24)
     return PartKey(digest, kind, ops, macs, bytes_weights, tuple(sorted(uncounted)))

@@ -42,9 +42,7 @@ _MOVING_PREFIXES = (
 )
 
 
-def macs_of(
-    func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object], out: object
-) -> int | None:
+def macs_of(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object], out: object) -> int | None:
     """Multiply-accumulates of one executed operation.
 
     Returns:

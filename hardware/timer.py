@@ -140,16 +140,12 @@ class Visit:
     timing: RoundTiming
 
 
-def time_task(
-    task: Task, protocol: Protocol, *, clock: Clock, device: AbstractDevice | None = None
-) -> RoundTiming:
+def time_task(task: Task, protocol: Protocol, *, clock: Clock, device: AbstractDevice | None = None) -> RoundTiming:
     """Warm `task` up and time it once; the caller has entered the device's session."""
     synchronize = device.synchronize if device is not None else _nothing
     cap_ns = protocol.cap_ms * 1e6
     calls, began, elapsed = 0, clock(), 0
-    while calls < protocol.max_samples and (
-        calls < protocol.warmup_calls or elapsed < protocol.warmup_ms * 1e6
-    ):
+    while calls < protocol.max_samples and (calls < protocol.warmup_calls or elapsed < protocol.warmup_ms * 1e6):
         task()
         synchronize()
         calls, elapsed = calls + 1, clock() - began

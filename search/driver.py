@@ -180,9 +180,7 @@ class Driver:
         reference = reference_of(self.problem, found.costs, book)
         self._ledger.set_hypervolume_reference(self.search_id, reference)
         _, pages = book.first
-        self._ledger.set_table(
-            self.search_id, pages.table_version, correction_id=pages.correction.correction_id
-        )
+        self._ledger.set_table(self.search_id, pages.table_version, correction_id=pages.correction.correction_id)
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(book.to_mapping(), allow_nan=False))
@@ -257,9 +255,7 @@ class Driver:
         ended = counts.done + counts.stopped + counts.failed
         self._records.candidate(evaluation, points)
         self._records.progress(ended, hypervolume=volume, front_size=size, counts=counts)
-        self._watch(
-            Event("searching", ended, self.problem.budget.trials, counts.stopped, counts.failed, volume)
-        )
+        self._watch(Event("searching", ended, self.problem.budget.trials, counts.stopped, counts.failed, volume))
 
     # -- score ------------------------------------------------------------------------------------------
 

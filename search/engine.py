@@ -65,6 +65,8 @@ class Engine:
         self._stopped: set[int] = set()
         self._curves: dict[int, list[object]] = {}
         self._seconds: dict[int, float] = {}
+        # Static baselines stand on every report, so they are always trained to the end.
+        self._protected = {each.id for each in problem.space.baselines(problem.data.signature)}
         self._rungs = rebuilt_rungs(problem, ledger, search_id)
         minutes = problem.budget.minutes
         self._deadline = None if minutes is None else clock() + 60 * minutes
@@ -120,6 +122,7 @@ class Engine:
                 return True
             points = [self.problem.values(point.metrics) for point in message.points]
             verdict = self._rungs.report(number, message.epoch, np.array(points, dtype=float))
+            verdict = verdict or self._live[number].architecture.id in self._protected
             kept = self._ledger.record_rung(
                 self.search_id, number, message.epoch, points=[list(row) for row in points], kept=verdict
             ).kept

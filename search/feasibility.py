@@ -20,9 +20,7 @@ def least_metrics(costs: Costs, book: LatencyBook) -> dict[str, float]:
     least = {"parameters": float(costs.parameters), "macs": float(_least_macs(costs))}
     for name, pages in book.devices.items():
         latency = cheapest_ms(costs, pages)
-        least |= {
-            f"{metric}@{name}": latency for metric in ("latency_ms", "latency_p95_ms", "latency_worst_ms")
-        }
+        least |= {f"{metric}@{name}": latency for metric in ("latency_ms", "latency_p95_ms", "latency_worst_ms")}
     return least
 
 
@@ -70,9 +68,5 @@ def _hard_upper(problem: Problem) -> list[tuple[int, Constraint, str]]:
 
 
 def _least_macs(costs: Costs) -> int:
-    first = [
-        m
-        for part, m in zip(costs.parts, costs.macs, strict=True)
-        if part.depth == 0 and part.decision is None
-    ]
+    first = [m for part, m in zip(costs.parts, costs.macs, strict=True) if part.depth == 0 and part.decision is None]
     return sum(first)

@@ -41,9 +41,7 @@ class ParetoRungs:
             if value < least:
                 raise SpecError(name, f"{name} >= {least} must hold, but got {value}")
         if not directions or not set(directions) <= {"minimize", "maximize"}:
-            raise SpecError(
-                "directions", f"must be minimize or maximize for each objective, but got {directions}"
-            )
+            raise SpecError("directions", f"must be minimize or maximize for each objective, but got {directions}")
         self.epochs = epochs
         self.eta = eta
         self.directions = directions
@@ -77,9 +75,7 @@ class ParetoRungs:
     def _checked(self, points: Points) -> Points:
         values = np.array(points, dtype=np.float64)
         if values.ndim != 2 or not len(values) or values.shape[1] != len(self.directions):
-            raise DataError(
-                "points", f"must be k x {len(self.directions)} with k >= 1, but got {values.shape}"
-            )
+            raise DataError("points", f"must be k x {len(self.directions)} with k >= 1, but got {values.shape}")
         if not np.isfinite(values).all():
             raise DataError("points", "must be finite; record a failed candidate, do not report it")
         return values
@@ -119,7 +115,8 @@ def _solitude(points: Points, owner: NDArray[np.int64]) -> NDArray[np.float64]:
     """Distance of each point to the nearest one of another candidate; infinite if there is none."""
     distance = np.linalg.norm(points[:, None, :] - points[None, :, :], axis=2)
     distance[owner[:, None] == owner[None, :]] = np.inf
-    nearest: NDArray[np.float64] = distance.min(axis=1)
+    # Rounded, so that places that are equally empty stay so whatever order their points came in.
+    nearest: NDArray[np.float64] = np.round(distance.min(axis=1), 9)
     return nearest
 
 

@@ -185,9 +185,7 @@ class Search:
             points = ledger.points(self.id, front_only=True)
             evaluations = {e.number: e for e in ledger.evaluations(self.id)}
         made = [self._point(p, Architecture.from_mapping(evaluations[p.number].architecture)) for p in points]
-        return tuple(
-            sorted(made, key=lambda point: min(v for k, v in point.tune.items() if "latency_ms@" in k))
-        )
+        return tuple(sorted(made, key=lambda point: min(v for k, v in point.tune.items() if "latency_ms@" in k)))
 
     def _point(self, point: Point, architecture: Architecture) -> FrontPoint:
         test: Any = point.test

@@ -29,7 +29,7 @@ from .problem import Problem
 from .proposals import numbers
 
 TIMED_INPUTS = 100
-TIMED_ROUNDS = 5
+TIMED_ROUNDS = 10
 Progress = Callable[[str, int, int], None]
 
 
@@ -77,9 +77,7 @@ class Scored:
         }
 
     @classmethod
-    def from_mapping(
-        cls, number: int, mapping: Mapping[str, Any], measured: Mapping[str, Any] | None
-    ) -> Scored:
+    def from_mapping(cls, number: int, mapping: Mapping[str, Any], measured: Mapping[str, Any] | None) -> Scored:
         """The inverse of `to_mapping`."""
         return cls(
             number,
@@ -188,23 +186,18 @@ def examine_front(
     fresh = [point for point in front if point.test is None]
     ledger.score_points(
         search_id,
-        {
-            (p.number, p.index): examiner.score(p.number, Policy.from_dict(p.policy)).to_mapping()
-            for p in fresh
-        },
+        {(p.number, p.index): examiner.score(p.number, Policy.from_dict(p.policy)).to_mapping() for p in fresh},
     )
     measured = {}
     for done, point in enumerate(front):
         if progress is not None:
             progress("timing the front", done, len(front))
         if point.measured is None:
-            measured[point.number, point.index] = examiner.measure(
-                point.number, Policy.from_dict(point.policy)
-            )
+            measured[point.number, point.index] = examiner.measure(point.number, Policy.from_dict(point.policy))
     ledger.record_measured(search_id, measured)
     keys = {(point.number, point.index) for point in front}
     return {
-        (p.number, p.index): Scored.from_mapping(p.number, p.test or {}, p.measured)  # type: ignore[arg-type]
+        (p.number, p.index): Scored.from_mapping(p.number, p.test or {}, p.measured)
         for p in ledger.points(search_id)
         if (p.number, p.index) in keys
     }

@@ -74,9 +74,7 @@ def front_html(report: FrontReport) -> str:
     plots = [plotly.io.to_html(figure, full_html=False, include_plotlyjs=True, config=_config("front"))]
     if len(report.hypervolume_history) > 1:
         history = _history_figure(report)
-        plots.append(
-            plotly.io.to_html(history, full_html=False, include_plotlyjs=False, config=_config("history"))
-        )
+        plots.append(plotly.io.to_html(history, full_html=False, include_plotlyjs=False, config=_config("history")))
     goals = ", ".join(f"{direction} {metric} ({unit})" for metric, direction, unit in report.objectives)
     notes = "".join(f"<li>{escape(printable(note))}</li>" for note in report.notes)
     about = escape(printable(f"{report.device} · search {report.search_id}"))
@@ -231,9 +229,7 @@ def png_bytes(report: FrontReport) -> bytes:
 
 def _frame(axes: Axes, report: FrontReport) -> None:
     # names may hold $, which matplotlib would read as mathematics
-    axes.set_title(
-        _short(report.name, 70), loc="left", size=13, weight="bold", color=_INK, pad=34, parse_math=False
-    )
+    axes.set_title(_short(report.name, 70), loc="left", size=13, weight="bold", color=_INK, pad=34, parse_math=False)
     subtitle = f"{_short(report.device, 120)}\n{_short(report.headline, 130)}"
     axes.text(0, 1.02, subtitle, transform=axes.transAxes, size=8, color="#52606d", parse_math=False)
     axes.set_xlabel("mean latency, predicted (ms)", color=_INK)
@@ -268,9 +264,7 @@ def _draw(axes: Axes, group: _Group) -> None:
     if not faint:
         low = [100 * (row.accuracy - row.accuracy_low) for row in rows]
         high = [100 * (row.accuracy_high - row.accuracy) for row in rows]
-        axes.errorbar(
-            xs, ys, yerr=(low, high), fmt="none", ecolor=group.colour, elinewidth=0.9, alpha=0.5, zorder=2
-        )
+        axes.errorbar(xs, ys, yerr=(low, high), fmt="none", ecolor=group.colour, elinewidth=0.9, alpha=0.5, zorder=2)
         for row in rows:
             _draw_measured(axes, row, group.colour)
     axes.plot(xs, ys, label=group.name, alpha=0.5 if faint else 1.0, zorder=1 if faint else 4, **style)

@@ -77,15 +77,9 @@ class Budget(AbstractSpec):
         require_range("trials", self.trials, 1, 1_000_000)
         require_range("epochs", self.epochs, 1, 100_000)
         require_range("workers", self.workers, 1, 10_000)
-        require(
-            self.minutes is None or self.minutes > 0, "minutes", f"must be above 0, but got {self.minutes}"
-        )
-        require(
-            self.cpus_per_worker > 0, "cpus_per_worker", f"must be above 0, but got {self.cpus_per_worker}"
-        )
-        require(
-            self.gpus_per_worker >= 0, "gpus_per_worker", f"must be 0 or more, got {self.gpus_per_worker}"
-        )
+        require(self.minutes is None or self.minutes > 0, "minutes", f"must be above 0, but got {self.minutes}")
+        require(self.cpus_per_worker > 0, "cpus_per_worker", f"must be above 0, but got {self.cpus_per_worker}")
+        require(self.gpus_per_worker >= 0, "gpus_per_worker", f"must be 0 or more, got {self.gpus_per_worker}")
 
 
 @final
@@ -183,13 +177,9 @@ class Problem:
             metric = self.reference(constraint.metric, f"{path}.metric").metric
             low, high = metric.bounds
             if constraint.maximum is not None and constraint.maximum < low:
-                raise InfeasibleError(
-                    f"{path}.maximum", f"{metric.name} is never below {low:g}; raise the bound"
-                )
+                raise InfeasibleError(f"{path}.maximum", f"{metric.name} is never below {low:g}; raise the bound")
             if constraint.minimum is not None and constraint.minimum > high:
-                raise InfeasibleError(
-                    f"{path}.minimum", f"{metric.name} is never above {high:g}; lower the bound"
-                )
+                raise InfeasibleError(f"{path}.minimum", f"{metric.name} is never above {high:g}; lower the bound")
 
     def reference(self, text: str, path: str) -> MetricReference:
         """The metric that a text such as `latency_ms@phone` means here."""
@@ -235,9 +225,7 @@ class Problem:
         }
 
     @classmethod
-    def from_mapping(
-        cls, mapping: object, *, data: object | None = None, folder: Path | None = None
-    ) -> Problem:
+    def from_mapping(cls, mapping: object, *, data: object | None = None, folder: Path | None = None) -> Problem:
         """Read a parsed TOML or JSON spec.
 
         Args:

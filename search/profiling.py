@@ -63,9 +63,7 @@ class Profiler:
     def book(self, devices: Mapping[str, AbstractDevice]) -> tuple[LatencyBook, Inventory]:
         """Measure what is missing on each device; the book and what the space can ask of it."""
         compaction = any(device.batch > 1 for device in devices.values())
-        found = inventory(
-            self._space, self._signature, compaction=compaction, on_progress=self._note("listing parts")
-        )
+        found = inventory(self._space, self._signature, compaction=compaction, on_progress=self._note("listing parts"))
         return LatencyBook({name: self._pages(device, found) for name, device in devices.items()}), found
 
     def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
@@ -92,9 +90,7 @@ class Profiler:
     ) -> dict[str, PartCurve]:
         sizes = curve_batches(device.batch)
         entries = self._table.entries(environment, hashes, sizes, version=version, statistic=device.statistic)
-        return {
-            each: PartCurve(sizes, tuple(entries[each, size].ms for size in sizes), each) for each in hashes
-        }
+        return {each: PartCurve(sizes, tuple(entries[each, size].ms for size in sizes), each) for each in hashes}
 
     def _correction(self, device: AbstractDevice, pages: DevicePages) -> Correction:
         """Fit on a few whole networks of the space, each run along every path; kept, so that the same entries
@@ -144,9 +140,7 @@ def calibration_observations(
             calls = sum(part.active(policy) and part.depth <= exit_index for part in costs.parts)
             runs.append(_bind(ready, x, policy))
             sums.append((total, calls))
-    times = time_network(
-        lambda index: runs[index](), len(runs), rounds=CALIBRATION_ROUNDS, device=device, seed=seed
-    )
+    times = time_network(lambda index: runs[index](), len(runs), rounds=CALIBRATION_ROUNDS, device=device, seed=seed)
     return [Observation(total, calls, float(ms)) for (total, calls), ms in zip(sums, times, strict=True)]
 
 

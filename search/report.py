@@ -52,7 +52,7 @@ def front_table(report: FrontReport, width: int = 100) -> Table:
         f"p95 ms\npred{join}meas",
         "work\nsaved",
     )
-    sections = [[(row, _cells(row, join)) for row in rows] for rows in (report.front, report.baselines)]
+    sections = [[(row, _cells(row, join)) for row in rows] for rows in (report.front, report.statics)]
     columns = list(zip(heads, *(cells for section in sections for _, cells in section), strict=True))
     widths = [max(len(line) for text in column for line in text.splitlines()) for column in columns]
     network = max(_NARROWEST_NETWORK, width - sum(widths) - 2 * len(widths))  # two blanks between columns
@@ -73,6 +73,9 @@ def front_table(report: FrontReport, width: int = 100) -> Table:
 
 def _caption(report: FrontReport) -> str:
     text = f"{printable(report.device)}: {report.headline}"
+    won, pairs = report.against_random
+    if pairs:
+        text += f"\ndecisions beat random ones at the same exit rates at {won} of {pairs} points"
     if any(row.front for row in report.baselines):
         text += "\n* a static network that no dynamic one beats"
     return text

@@ -94,9 +94,7 @@ class FrontReport:
     @property
     def latency_error(self) -> float | None:
         """Mean |predicted - measured| / measured over the rows timed again; None if none was."""
-        errors = [
-            abs(row.latency_ms - row.measured_ms) / row.measured_ms for row in self.rows if row.measured_ms
-        ]
+        errors = [abs(row.latency_ms - row.measured_ms) / row.measured_ms for row in self.rows if row.measured_ms]
         return sum(errors) / len(errors) if errors else None
 
     @property
@@ -108,6 +106,18 @@ class FrontReport:
     def baselines(self) -> tuple[ReportRow, ...]:
         """The static networks, single exits and random exits, fastest first."""
         return _fastest_first(row for row in self.rows if row.kind != "dynamic")
+
+    @property
+    def statics(self) -> tuple[ReportRow, ...]:
+        """The networks without a decision: static ones and single exits, fastest first."""
+        return _fastest_first(row for row in self.rows if row.kind in ("static", "single_exit"))
+
+    @property
+    def against_random(self) -> tuple[int, int]:
+        """How many front members beat a gate that is drawn at random at the same rates, and how many have one."""
+        rows = {row.label: row.accuracy for row in self.rows if row.kind == "random_exit"}
+        pairs = [(row.accuracy, rows[f"{row.label} random"]) for row in self.front if f"{row.label} random" in rows]
+        return sum(mine > drawn for mine, drawn in pairs), len(pairs)
 
     @property
     def others(self) -> tuple[ReportRow, ...]:

@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ..spaces.errors import StoreError, UnknownNameError
@@ -39,9 +40,7 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if name == "tpe":
-            return TPESampler(
-                multivariate=True, group=True, constant_liar=True, n_startup_trials=10, seed=seed
-            )
+            return TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=10, seed=seed)
     if name == "nsga2":
         return NSGAIISampler(population_size=12, seed=seed)
     if name == "random":
@@ -95,7 +94,7 @@ class Study:
             self._study = optuna.create_study(
                 storage=url,
                 study_name=name,
-                directions=list(directions),
+                directions=[StudyDirection[direction.upper()] for direction in directions],
                 sampler=make_sampler(sampler, seed),
                 load_if_exists=True,
             )
@@ -185,8 +184,7 @@ class _Suggester:
 
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         with _errors():
-            answer: Scalar = self._trial.suggest_categorical(name, list(choices))
-            return answer
+            return cast(Scalar, self._trial.suggest_categorical(name, list(choices)))
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
         with _errors():

@@ -57,9 +57,7 @@ class Progress:
     def __init__(self, problem: Problem, reference: Sequence[float]) -> None:
         self._problem = problem
         self._reference = tuple(reference)
-        ideal = [
-            ref.metric.bounds[1] if ref.metric.direction != MINIMIZE else 0.0 for ref in problem.references
-        ]
+        ideal = [ref.metric.bounds[1] if ref.metric.direction != MINIMIZE else 0.0 for ref in problem.references]
         sides = [abs(a - b) for a, b in zip(ideal, self._reference, strict=True)]
         self._box = float(np.prod(sides))
         self._front: list[tuple[float, ...]] = []
@@ -76,13 +74,9 @@ class Progress:
         return volume / self._box if self._box > 0 else 0.0, len(both)
 
 
-def history_of(
-    problem: Problem, ledger: Ledger, search_id: str, reference: Sequence[float]
-) -> list[tuple[int, float]]:
+def history_of(problem: Problem, ledger: Ledger, search_id: str, reference: Sequence[float]) -> list[tuple[int, float]]:
     """(candidates ended, hypervolume share) in order of ending."""
-    ended = sorted(
-        (e for e in ledger.evaluations(search_id) if e.terminal), key=lambda e: e.finished_at or 0.0
-    )
+    ended = sorted((e for e in ledger.evaluations(search_id) if e.terminal), key=lambda e: e.finished_at or 0.0)
     by_number: dict[int, list[Point]] = {}
     for point in ledger.points(search_id):
         by_number.setdefault(point.number, []).append(point)
@@ -138,15 +132,11 @@ def build_report(
     for scored in examined.static:
         evaluation = evaluations[scored.number]
         label = f"{scored.number} static"
-        rows.append(
-            _row(problem, evaluation, scored, label, "static", scored.number in kept_static, None, whole)
-        )
+        rows.append(_row(problem, evaluation, scored, label, "static", scored.number in kept_static, None, whole))
     for scored in examined.single:
         exit_index = next(i for i, on in enumerate(scored.point.policy.enabled) if on)
         label = f"{scored.number} exit {exit_index}"
-        rows.append(
-            _row(problem, evaluations[scored.number], scored, label, "single_exit", False, None, whole)
-        )
+        rows.append(_row(problem, evaluations[scored.number], scored, label, "single_exit", False, None, whole))
     counts = ledger.counts(search_id)
     reference = record.hypervolume_reference or ()
     history = history_of(problem, ledger, search_id, reference) if reference else []

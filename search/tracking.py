@@ -284,9 +284,7 @@ class MLflowTracker:
         except Exception as error:
             message = " ".join(str(error).split()).replace(self._uri, shown(self._uri))
             advice = remedy(self._uri, message)
-            raise StoreError(
-                f"MLflow at {shown(self._uri)} could not {what}: {message[:200]}; {advice}"
-            ) from error
+            raise StoreError(f"MLflow at {shown(self._uri)} could not {what}: {message[:200]}; {advice}") from error
 
 
 @contextmanager

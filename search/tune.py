@@ -65,9 +65,7 @@ def cluster(address: str | None, *, cpus: int) -> Iterator[None]:
                 ray.init(address=address, **quiet)
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise StoreError(
-                f"no Ray cluster at {address!r} ({reason}); start one or leave `ray` out"
-            ) from None
+            raise StoreError(f"no Ray cluster at {address!r} ({reason}); start one or leave `ray` out") from None
         mine = True
     try:
         yield
@@ -116,7 +114,7 @@ def _made(folder: Path) -> Path:
 
 
 @final
-class _Evaluation(tune.Trainable):
+class _Evaluation(tune.Trainable):  # type: ignore[misc]
     """A worker behind Tune's interface."""
 
     def setup(self, config: dict[str, Any], shared: list[Any] | None = None) -> None:
@@ -145,7 +143,7 @@ class _Evaluation(tune.Trainable):
 
 
 @final
-class _EngineSearcher(Searcher):
+class _EngineSearcher(Searcher):  # type: ignore[misc]
     """Asks the engine. It has no metric and no mode: which values count is the engine's business."""
 
     def __init__(self, engine: Engine) -> None:
@@ -162,16 +160,12 @@ class _EngineSearcher(Searcher):
         self._numbers[trial_id] = candidate.number
         return _config(candidate)
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
         if error:
-            self._engine.lost(
-                number, f"its worker died {RETRIES + 1} times; out of memory is the usual reason"
-            )
+            self._engine.lost(number, f"its worker died {RETRIES + 1} times; out of memory is the usual reason")
         elif result is not None and "message" in result:
             self._engine.finish(_message(result))
 
@@ -186,7 +180,7 @@ class _EngineSearcher(Searcher):
 
 
 @final
-class _EngineScheduler(FIFOScheduler):
+class _EngineScheduler(FIFOScheduler):  # type: ignore[misc]
     """Asks the engine whether to go on."""
 
     def __init__(self, engine: Engine) -> None:
@@ -202,7 +196,7 @@ class _EngineScheduler(FIFOScheduler):
 
 
 @final
-class _EngineStopper(Stopper):
+class _EngineStopper(Stopper):  # type: ignore[misc]
     """Ends the run when the engine says so."""
 
     def __init__(self, engine: Engine) -> None:

@@ -54,9 +54,7 @@ class Architecture:
         if mapping.get("schema") != SCHEMA:
             raise SpecError(f"{path}.schema", f"must be {SCHEMA}, but got {mapping.get('schema')!r}")
         if set(mapping) != {"schema", *_PARTS}:
-            raise SpecError(
-                path, f"must have exactly the parts {_PARTS}, but got {sorted(map(str, mapping))}"
-            )
+            raise SpecError(path, f"must have exactly the parts {_PARTS}, but got {sorted(map(str, mapping))}")
         for part in _PARTS:
             if not isinstance(mapping[part], Mapping):
                 raise SpecError(f"{path}.{part}", f"must be a table, but got {mapping[part]!r}")

@@ -53,14 +53,10 @@ class Backbone(nn.Module):
         ShapeError: if the stages do not add up.
     """
 
-    def __init__(
-        self, *, stem: nn.Module, blocks: list[nn.Module], stages: tuple[int, ...], head: nn.Module
-    ) -> None:
+    def __init__(self, *, stem: nn.Module, blocks: list[nn.Module], stages: tuple[int, ...], head: nn.Module) -> None:
         super().__init__()
         if sum(stages) != len(blocks):
-            raise ShapeError(
-                f"stages must add up to the number of blocks, but {stages} and {len(blocks)} do not"
-            )
+            raise ShapeError(f"stages must add up to the number of blocks, but {stages} and {len(blocks)} do not")
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
         self.stages = stages
@@ -115,15 +111,11 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
                 with counter:
                     features = block(features)
                 shapes.append(tuple(features.shape[1:]))
-                macs.append(
-                    counter.get_total_flops() // 4
-                )  # two inputs, two operations a multiply-accumulate
+                macs.append(counter.get_total_flops() // 4)  # two inputs, two operations a multiply-accumulate
             logits = backbone.head(features)
     except RuntimeError as error:
         first = str(error).splitlines()[0]
-        raise ShapeError(
-            f"this backbone cannot take inputs of shape {signature.input_shape}: {first}"
-        ) from None
+        raise ShapeError(f"this backbone cannot take inputs of shape {signature.input_shape}: {first}") from None
     if tuple(logits.shape) != (1, signature.classes):
         raise ShapeError(f"the head must give 1 x {signature.classes} logits, but gave {tuple(logits.shape)}")
     return Outline(backbone.stages, tuple(shapes), tuple(macs), signature.classes)

@@ -19,6 +19,7 @@ class AbstractDecision(abc.ABC):
 
     name: ClassVar[str]
     source: ClassVar[str]
+    remembers: ClassVar[bool] = False  # whether scores depend on the exits tried before
 
     @abc.abstractmethod
     def score(self, logits: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:

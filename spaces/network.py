@@ -61,9 +61,7 @@ class DynamicNetwork(nn.Module):
         steps: the chain; its last step ends in the final head.
     """
 
-    def __init__(
-        self, architecture: Architecture, signature: Signature, steps: Sequence[AbstractStep]
-    ) -> None:
+    def __init__(self, architecture: Architecture, signature: Signature, steps: Sequence[AbstractStep]) -> None:
         super().__init__()
         self.architecture = architecture
         self.signature = signature
@@ -114,9 +112,7 @@ class DynamicNetwork(nn.Module):
         reference = next(self.parameters())
         shape = (1, *self.signature.input_shape)
         ramp = torch.linspace(-1, 1, math.prod(shape), device=reference.device, dtype=reference.dtype)
-        features = ramp.reshape(
-            shape
-        )  # ordinary numbers: zeros or denormals would flatter or punish the stopwatch
+        features = ramp.reshape(shape)  # ordinary numbers: zeros or denormals would flatter or punish the stopwatch
         parts: list[Part] = []
         for step in self.steps:
             assert isinstance(step, AbstractStep)
@@ -130,9 +126,7 @@ class DynamicNetwork(nn.Module):
         if self.training:
             raise SpecError("network", "routed mode needs evaluation mode; call network.eval() first")
         if x.shape[0] == 0 or tuple(x.shape[1:]) != self.signature.input_shape:
-            raise ShapeError(
-                f"inputs must be b x {self.signature.input_shape} with b >= 1, got {tuple(x.shape)}"
-            )
+            raise ShapeError(f"inputs must be b x {self.signature.input_shape} with b >= 1, got {tuple(x.shape)}")
         if len(policy.thresholds) != self.exits:
             raise ShapeError(
                 f"the policy must have one threshold an exit, but has {len(policy.thresholds)} for {self.exits} exits"

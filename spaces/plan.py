@@ -41,9 +41,7 @@ class Plan:
             ShapeError: if there is no such block, or nothing follows it.
         """
         if not 0 <= block < len(self._after) - 1:
-            raise ShapeError(
-                f"a step must follow a block before the last of {len(self._after)}, but got {block}"
-            )
+            raise ShapeError(f"a step must follow a block before the last of {len(self._after)}, but got {block}")
         self._after[block].append(step)
 
     def lower(self, architecture: Architecture) -> DynamicNetwork:

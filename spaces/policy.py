@@ -45,9 +45,7 @@ class Policy:
         setting = tuple(sorted((name, _knob(value, f"setting.{name}")) for name, value in self.setting))
         names = [name for name, _ in setting]
         if len(set(names)) < len(names):
-            raise SpecError(
-                "setting", f"each name may appear once, but got {', '.join(names)}; drop the repeated one"
-            )
+            raise SpecError("setting", f"each name may appear once, but got {', '.join(names)}; drop the repeated one")
         object.__setattr__(self, "thresholds", thresholds)
         object.__setattr__(self, "setting", setting)
 
@@ -106,9 +104,7 @@ class Policy:
             SpecError: with the place below `path` on a missing key, an unknown key or a bad value.
         """
         if not isinstance(mapping, Mapping):
-            raise SpecError(
-                path, f"must be a mapping with {', '.join(_KEYS)}, but got {type(mapping).__name__}"
-            )
+            raise SpecError(path, f"must be a mapping with {', '.join(_KEYS)}, but got {type(mapping).__name__}")
         for key in mapping:
             if key not in _KEYS:
                 raise SpecError(f"{path}.{key}", f"unknown key; the keys are {', '.join(_KEYS)}")
@@ -130,12 +126,7 @@ class Policy:
 def _threshold(value: object, path: str) -> float | None:
     if value is None:
         return None
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or math.isnan(value)
-        or value == math.inf
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value == math.inf:
         raise SpecError(path, f'must be a number, "-inf" or null (exit not tried), but got {value!r}')
     return float(value)
 

@@ -32,13 +32,9 @@ class RecipeChoice(AbstractSpec):
 
     def check(self) -> None:
         """Positive rate, sane sizes."""
-        require(
-            0 < self.learning_rate <= 1, "learning_rate", f"must be in (0, 1], but got {self.learning_rate}"
-        )
+        require(0 < self.learning_rate <= 1, "learning_rate", f"must be in (0, 1], but got {self.learning_rate}")
         require_range("weight_decay", self.weight_decay, 0, 1)
-        require(
-            0 <= self.label_smoothing < 1, "label_smoothing", f"must be in [0, 1), got {self.label_smoothing}"
-        )
+        require(0 <= self.label_smoothing < 1, "label_smoothing", f"must be in [0, 1), got {self.label_smoothing}")
         require_range("batch_size", self.batch_size, 2, 65536)  # batch normalisation needs two
         require_range("shift", self.shift, 0, 64)
 
@@ -77,6 +73,4 @@ class Recipe(AbstractSpec):
         return len(self.learning_rate)
 
     def _choice(self, rate: float) -> RecipeChoice:
-        return RecipeChoice(
-            rate, self.weight_decay, self.label_smoothing, self.batch_size, self.shift, self.flip
-        )
+        return RecipeChoice(rate, self.weight_decay, self.label_smoothing, self.batch_size, self.shift, self.flip)

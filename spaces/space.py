@@ -33,9 +33,7 @@ class Space(AbstractSpec):
         training: ranges of the recipe.
     """
 
-    backbones: tuple[AbstractBackbone, ...] = field(
-        default_factory=lambda: tuple(kind() for kind in BACKBONES)
-    )
+    backbones: tuple[AbstractBackbone, ...] = field(default_factory=lambda: tuple(kind() for kind in BACKBONES))
     families: tuple[AbstractFamily, ...] = field(default_factory=lambda: tuple(kind() for kind in FAMILIES))
     training: Recipe = field(default_factory=Recipe)
 
@@ -68,9 +66,7 @@ class Space(AbstractSpec):
             parts["training"] = Recipe.from_mapping(parts["training"], f"{path}.training")
         unknown = set(parts) - {"backbones", "families", "training"}
         if unknown:
-            raise SpecError(
-                f"{path}.{min(unknown)}", "is not an option (known: backbones, families, training)"
-            )
+            raise SpecError(f"{path}.{min(unknown)}", "is not an option (known: backbones, families, training)")
         try:
             return cls(**parts)
         except SpecError as error:
@@ -126,9 +122,7 @@ class Space(AbstractSpec):
 
     def size(self, signature: Signature) -> int:
         """How many architectures there are, computed, not counted."""
-        return sum(
-            self._family_size(shapes) * self.training.size() for _, _, shapes in self.outlines(signature)
-        )
+        return sum(self._family_size(shapes) * self.training.size() for _, _, shapes in self.outlines(signature))
 
     def enumerate(self, signature: Signature) -> Iterator[tuple[dict[str, Scalar], Architecture]]:
         """Every architecture once, with the answers that make it."""
@@ -237,8 +231,6 @@ def describe(architecture: Architecture) -> str:
     words = [kind.describe(kind.choice_type.from_mapping(options))]
     chosen = architecture.families
     words += [
-        kind.describe(kind.choice_type.from_mapping(chosen[kind.name]))
-        for kind in FAMILIES
-        if kind.name in chosen
+        kind.describe(kind.choice_type.from_mapping(chosen[kind.name])) for kind in FAMILIES if kind.name in chosen
     ]
     return ", ".join(words)

@@ -87,8 +87,6 @@ def at_once(work: Callable[..., Result], *each: Sequence[object]) -> list[Result
     return results
 
 
-def _wait_and_send(
-    connection: Connection, barrier: Barrier, work: Callable[..., object], *arguments: object
-) -> None:
+def _wait_and_send(connection: Connection, barrier: Barrier, work: Callable[..., object], *arguments: object) -> None:
     barrier.wait(60)
     connection.send(work(*arguments))

@@ -66,9 +66,7 @@ class Module:
     def imports(self) -> tuple[Import, ...]:
         inner = {id(node) for function in self.functions for node in ast.walk(function)}
         return tuple(
-            Import(
-                node.lineno, target, isinstance(node, ast.ImportFrom) and node.level > 0, id(node) in inner
-            )
+            Import(node.lineno, target, isinstance(node, ast.ImportFrom) and node.level > 0, id(node) in inner)
             for node in ast.walk(self.tree)
             if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)
             for target, _ in self._targets(node)
@@ -109,9 +107,7 @@ class House:
 
     def __init__(self, root: Path) -> None:
         tool = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-        folders = {
-            package: package.replace(".", "/").removeprefix(NAME).strip("/") for package in tool["packages"]
-        }
+        folders = {package: package.replace(".", "/").removeprefix(NAME).strip("/") for package in tool["packages"]}
         globs = [f"{folder}/*.py".lstrip("/") for folder in folders.values()]
         for package, patterns in tool.get("package-data", {}).items():
             globs += [f"{folders[package]}/{p}".lstrip("/") for p in patterns if p.endswith(".py")]

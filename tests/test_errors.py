@@ -55,9 +55,7 @@ ATTRIBUTES: dict[type[DynarchError], dict[str, object]] = {
     EvaluationFailed: {"cause": "loss is not finite"},
 }
 CLASSES = {name: c for name, c in vars(errors).items() if inspect.isclass(c) and issubclass(c, BaseException)}
-DRAWN_LINE = re.compile(
-    r"^(?P<indent>[ │├└]+)(?P<name>[A-Z]\w+)(?:\((?P<second>\w+)\))?(?:\s+\.(?P<attribute>\w+))?"
-)
+DRAWN_LINE = re.compile(r"^(?P<indent>[ │├└]+)(?P<name>[A-Z]\w+)(?:\((?P<second>\w+)\))?(?:\s+\.(?P<attribute>\w+))?")
 
 
 def drawn_tree() -> dict[str, tuple[str, str | None, str | None]]:

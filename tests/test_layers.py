@@ -101,9 +101,7 @@ def files_are_short_and_named(house: House, module: Module) -> Iterator[str]:
 
 def calls_are_safe(house: House, module: Module) -> Iterator[str]:
     for call, name in module.calls:
-        keywords = {
-            word.arg: word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)
-        }
+        keywords = {word.arg: word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)}
         where = f"{module.path}:{call.lineno}: {name}"
         if name in FORBIDDEN_CALLS:
             yield f"{where} {FORBIDDEN_CALLS[name]}"
@@ -185,9 +183,7 @@ def test_house_keeps_the_rule(rule: Callable[[House], Iterator[str]]) -> None:
     assert list(rule(HOUSE)) == []
 
 
-def test_allowed_lazy_imports_are_passed_and_stale_ones_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_allowed_lazy_imports_are_passed_and_stale_ones_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     house = plant(tmp_path, {"spaces/a.py": "def f():\n    import json.decoder"})
     monkeypatch.setitem(LAZY_IMPORTS, ("spaces/a.py", "json"), "slow to import")
     monkeypatch.setitem(LAZY_IMPORTS, ("spaces/a.py", "csv"), "slow to import")
@@ -202,9 +198,7 @@ def test_median_file_length_is_reported(capsys: pytest.CaptureFixture[str]) -> N
     assert lengths, "the package has files"
 
 
-ABSTRACT = (
-    "from abc import ABC, abstractmethod\nclass Shape(ABC):\n    @abstractmethod\n    def area(self): ...\n"
-)
+ABSTRACT = "from abc import ABC, abstractmethod\nclass Shape(ABC):\n    @abstractmethod\n    def area(self): ...\n"
 FINISHED = "from .a import Shape\nclass Square(Shape):\n    def area(self): ...\n"
 
 # (rule, files of the planted tree, a part of the breach that must be reported; None: nothing may be)
@@ -312,9 +306,7 @@ PLANTED: tuple[tuple[Callable[..., Iterator[str]], dict[str, str], str | None], 
 )
 
 
-@pytest.mark.parametrize(
-    ("rule", "files", "breach"), PLANTED, ids=lambda value: getattr(value, "__name__", "")
-)
+@pytest.mark.parametrize(("rule", "files", "breach"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
 def test_rule_sees_what_is_planted(
     tmp_path: Path, rule: Callable[..., Iterator[str]], files: dict[str, str], breach: str | None
 ) -> None:
@@ -325,9 +317,7 @@ def test_rule_sees_what_is_planted(
 
 
 def test_files_outside_the_listed_packages_are_not_judged(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text(
-        "[tool.setuptools]\npackages = ['dynarch.spaces']\n", encoding="utf-8"
-    )
+    (tmp_path / "pyproject.toml").write_text("[tool.setuptools]\npackages = ['dynarch.spaces']\n", encoding="utf-8")
     for folder in ("spaces", "tests"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.py").write_text("print(1)", encoding="utf-8")

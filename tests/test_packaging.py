@@ -112,9 +112,7 @@ def test_installed_wheel_answers_from_another_folder(wheel: Path, tmp_path: Path
     environment = {**os.environ, "PYTHONPATH": str(site)}
 
     def answer(*command: str) -> str:
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

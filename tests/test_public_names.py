@@ -47,8 +47,6 @@ def test_public_name_is_real_and_documented(name: str) -> None:
 
 def test_one_version_is_told_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    headings = re.findall(
-        r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    headings = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings, "CHANGELOG.md has no release heading"
     assert getattr(dynarch, "__version__", None) == project["version"] == headings[0]

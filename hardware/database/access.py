@@ -83,9 +83,7 @@ class Database:
         self._pause = pause
 
     @classmethod
-    def open(
-        cls, url: str | Path, *, component: Component, pause: Callable[[float], None] = time.sleep
-    ) -> Database:
+    def open(cls, url: str | Path, *, component: Component, pause: Callable[[float], None] = time.sleep) -> Database:
         """Open a database, creating it or upgrading its tables where needed.
 
         Args:
@@ -142,9 +140,7 @@ class Database:
             finally:
                 session.close()
 
-    def insert_new(
-        self, session: Session, row: type[DeclarativeBase], values: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def insert_new(self, session: Session, row: type[DeclarativeBase], values: Sequence[Mapping[str, Any]]) -> None:
         """Insert what is not there yet; a row that breaks a unique constraint is left as it stands."""
         if not values:
             return
@@ -228,7 +224,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     write = connection.get_execution_options().get("dynarch_write", False)
-    connection.exec_driver_sql("BEGIN")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _retried(action: Callable[[], Result], pause: Callable[[float], None]) -> Result:
@@ -236,9 +232,7 @@ def _retried(action: Callable[[], Result], pause: Callable[[float], None]) -> Re
         try:
             return action()
         except DBAPIError as error:
-            if not (
-                error.connection_invalidated or any(sign in str(error.orig).lower() for sign in _TRANSIENT)
-            ):
+            if not (error.connection_invalidated or any(sign in str(error.orig).lower() for sign in _TRANSIENT)):
                 raise
         pause(delay)
     return action()

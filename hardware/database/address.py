@@ -41,9 +41,7 @@ def parse(url: str | Path) -> URL:
 
 def _sqlite_url(file: str) -> URL:
     if file in ("", ":memory:") or file.startswith("file:"):
-        raise StoreError(
-            f"a SQLite database must be a file, but got {file!r}; write a path such as dynarch.db"
-        )
+        raise StoreError(f"a SQLite database must be a file, but got {file!r}; write a path such as dynarch.db")
     return URL.create("sqlite", database=str(Path(file).expanduser().absolute()))
 
 
@@ -84,7 +82,5 @@ def explained(error: Exception, url: URL) -> str:
     elif "readonly" in reason or "unable to open" in reason:
         remedy = "give a path that this user may write to"
     else:
-        remedy = (
-            "see that it is reachable, that its user has the rights and its disk has space; then try again"
-        )
+        remedy = "see that it is reachable, that its user has the rights and its disk has space; then try again"
     return f"the database {shown(url)} refused: {reason}; {remedy}"

@@ -48,18 +48,14 @@ def plain_json(value: object, path: str, *, nan_as_none: bool = False) -> Any:
             return value
         if nan_as_none:
             return None
-        raise StoreError(
-            f"{path}: a stored number must be finite, but got {value}; use None for an unknown one"
-        )
+        raise StoreError(f"{path}: a stored number must be finite, but got {value}; use None for an unknown one")
     if isinstance(value, Mapping):
         return {
             _json_key(key, path): plain_json(item, f"{path}.{key}", nan_as_none=nan_as_none)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [
-            plain_json(item, f"{path}[{index}]", nan_as_none=nan_as_none) for index, item in enumerate(value)
-        ]
+        return [plain_json(item, f"{path}[{index}]", nan_as_none=nan_as_none) for index, item in enumerate(value)]
     raise StoreError(
         f"{path}: only None, text, numbers, lists and maps can be stored, but got {type(value).__name__};"
         " convert it first"

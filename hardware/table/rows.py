@@ -62,9 +62,7 @@ class PartKeyRow(TableBase):
 
     def entity(self) -> PartKey:
         """This row as a value."""
-        return PartKey(
-            self.hash, self.kind, tuple(self.ops), self.macs, self.bytes_weights, tuple(self.uncounted)
-        )
+        return PartKey(self.hash, self.kind, tuple(self.ops), self.macs, self.bytes_weights, tuple(self.uncounted))
 
 
 @final
@@ -166,6 +164,4 @@ class CorrectionRow(TableBase):
 
     def entity(self) -> StoredCorrection:
         """This row as a value."""
-        return StoredCorrection(
-            self.correction_id, self.environment_id, self.version, self.created_at, self.payload
-        )
+        return StoredCorrection(self.correction_id, self.environment_id, self.version, self.created_at, self.payload)

@@ -72,9 +72,7 @@ class AbstractVersionRecords(AbstractTableRecords):
         """
         with self.database.session(write=False) as session:
             which = self._members(session, environment_id, version)
-            return _entries_of(
-                session.scalars(select(MeasurementRow).where(*which, at_density(density))), statistic
-            )
+            return _entries_of(session.scalars(select(MeasurementRow).where(*which, at_density(density))), statistic)
 
     def version(self, environment_id: str) -> str:
         """Hash of the contents of all accepted measurements of the environment, as of now.
@@ -166,9 +164,7 @@ class AbstractVersionRecords(AbstractTableRecords):
             )
         return row
 
-    def _members(
-        self, session: Session, environment_id: str, version: str | None
-    ) -> tuple[ColumnElement[bool], ...]:
+    def _members(self, session: Session, environment_id: str, version: str | None) -> tuple[ColumnElement[bool], ...]:
         here = MeasurementRow.environment_id == environment_id
         if version is None:
             accepted = select(SessionRow.id).filter_by(environment_id=environment_id, accepted=True)
@@ -184,25 +180,19 @@ class AbstractVersionRecords(AbstractTableRecords):
             map(tuple, session.execute(select(*columns).where(*self._members(session, environment_id, None))))
         )
         if not contents:
-            raise StoreError(
-                f"environment {environment_id!r} has no accepted measurements; profile its device first"
-            )
+            raise StoreError(f"environment {environment_id!r} has no accepted measurements; profile its device first")
         digest = hashlib.sha256()
         for row in contents:
             digest.update(json.dumps(row).encode() + b"\n")
         return digest.hexdigest()[:16]
 
-    def _lacking(
-        self, session: Session, environment_id: str, missing: Sequence[Visited]
-    ) -> MissingEntryError:
+    def _lacking(self, session: Session, environment_id: str, missing: Sequence[Visited]) -> MissingEntryError:
         names = sorted({name for name, _ in missing})
         kinds: dict[str, str] = {}
         for some in in_chunks(names):
             named = select(PartKeyRow.hash, PartKeyRow.kind).where(PartKeyRow.hash.in_(some))
             kinds |= {row[0]: row[1] for row in session.execute(named)}
-        shown = [
-            f"{kinds.get(name, 'unseen part')} {name} at batch {batch}" for name, batch in missing[:_SHOWN]
-        ]
+        shown = [f"{kinds.get(name, 'unseen part')} {name} at batch {batch}" for name, batch in missing[:_SHOWN]]
         rest = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         return MissingEntryError(
             f"environment {environment_id!r} has no accepted measurement of {', '.join(shown)}{rest};"

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final, get_args
 
-SearchStatus = Literal[
-    "created", "profiling", "running", "scoring", "finished", "cancelled", "interrupted", "failed"
-]
+SearchStatus = Literal["created", "profiling", "running", "scoring", "finished", "cancelled", "interrupted", "failed"]
 EvaluationState = Literal["proposed", "running", "finished", "stopped", "failed"]
 TerminalState = Literal["finished", "stopped", "failed"]
 

@@ -85,9 +85,7 @@ class AbstractEvaluationRecords(AbstractRecords):
         with self.database.session() as session:
             self._evaluation_row(session, search_id, number).optuna_trial = optuna_trial
 
-    def record_rung(
-        self, search_id: str, number: int, epoch: int, *, points: Sequence[object], kept: bool
-    ) -> Rung:
+    def record_rung(self, search_id: str, number: int, epoch: int, *, points: Sequence[object], kept: bool) -> Rung:
         """Record the scheduler's verdict on a candidate at an epoch; the first writer wins.
 
         Returns:

@@ -93,9 +93,7 @@ class AbstractPointRecords(AbstractRecords):
             for key, row in self._points_of(session, search_id, sorted(plain)).items():
                 row.measured = plain[key]
 
-    def _points_of(
-        self, session: Session, search_id: str, keys: Iterable[PointKey]
-    ) -> dict[PointKey, PointRow]:
+    def _points_of(self, session: Session, search_id: str, keys: Iterable[PointKey]) -> dict[PointKey, PointRow]:
         found: dict[PointKey, PointRow] = {}
         missing: list[PointKey] = []
         for some in _in_chunks(keys):

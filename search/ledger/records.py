@@ -27,9 +27,7 @@ class AbstractRecords(ABC):
     def _search_row(self, session: Session, search_id: str, *, lock: bool = True) -> SearchRow:
         row = session.get(SearchRow, search_id, with_for_update=lock or None)
         if row is None:
-            known = session.scalars(
-                select(SearchRow.id).order_by(SearchRow.created_at.desc()).limit(10)
-            ).all()
+            known = session.scalars(select(SearchRow.id).order_by(SearchRow.created_at.desc()).limit(10)).all()
             raise SearchNotFoundError(
                 f"no search has the id {search_id!r} in {self.database.shown_url}; the latest ones are:"
                 f" {', '.join(known) or 'none yet'}"
@@ -38,9 +36,7 @@ class AbstractRecords(ABC):
 
     def _evaluation_row(self, session: Session, search_id: str, number: int) -> EvaluationRow:
         self._search_row(session, search_id)
-        row = session.scalars(
-            select(EvaluationRow).filter_by(search_id=search_id, number=number)
-        ).one_or_none()
+        row = session.scalars(select(EvaluationRow).filter_by(search_id=search_id, number=number)).one_or_none()
         if row is None:
             raise StoreError(f"search {search_id!r} has no evaluation {number}; propose it first")
         return row

@@ -148,9 +148,7 @@ class EvaluationRow(LedgerBase):
 
 
 def _of_evaluation() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(
-        ["search_id", "number"], ["dynarch_evaluation.search_id", "dynarch_evaluation.number"]
-    )
+    return ForeignKeyConstraint(["search_id", "number"], ["dynarch_evaluation.search_id", "dynarch_evaluation.number"])
 
 
 @final
@@ -169,9 +167,7 @@ class RungRow(LedgerBase):
 
     def entity(self) -> Rung:
         """This row as a value."""
-        return Rung(
-            sequence=self.id, number=self.number, epoch=self.epoch, points=self.points, kept=self.kept
-        )
+        return Rung(sequence=self.id, number=self.number, epoch=self.epoch, points=self.points, kept=self.kept)
 
 
 @final

@@ -75,9 +75,7 @@ class AbstractSearchRecords(AbstractRecords):
             SearchNotFoundError: if there is no such search.
         """
         if status not in SEARCH_STATUSES:
-            raise StoreError(
-                f"a search's status must be one of {', '.join(SEARCH_STATUSES)}, but got {status!r}"
-            )
+            raise StoreError(f"a search's status must be one of {', '.join(SEARCH_STATUSES)}, but got {status!r}")
         with self.database.session() as session:
             row = self._search_row(session, search_id)
             row.status = status

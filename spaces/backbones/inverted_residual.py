@@ -20,15 +20,11 @@ class InvertedResidualBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int) -> None:
         super().__init__()
         inner = channels_in * expansion
-        self.expand = nn.Sequential(
-            nn.Conv2d(channels_in, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU6()
-        )
+        self.expand = nn.Sequential(nn.Conv2d(channels_in, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU6())
         self.filter = nn.Sequential(
             nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner), nn.ReLU6()
         )
-        self.project = nn.Sequential(
-            nn.Conv2d(inner, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)
-        )
+        self.project = nn.Sequential(nn.Conv2d(inner, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out))
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,9 +95,7 @@ class InvertedResidual(AbstractBackbone):
     def extremes(self) -> tuple[InvertedResidualChoice, InvertedResidualChoice]:
         """The smallest and the largest of everything."""
         small = InvertedResidualChoice(min(self.width), min(self.expansion), (min(self.depth),) * self.stages)
-        return small, InvertedResidualChoice(
-            max(self.width), max(self.expansion), (max(self.depth),) * self.stages
-        )
+        return small, InvertedResidualChoice(max(self.width), max(self.expansion), (max(self.depth),) * self.stages)
 
     def size(self) -> int:
         """The product of the options."""
@@ -122,9 +116,7 @@ class InvertedResidual(AbstractBackbone):
                 stride = 2 if stage > 0 and index == 0 else 1
                 blocks.append(InvertedResidualBlock(width_in, width, stride, choice.expansion))
                 width_in = width
-        last = (
-            2 * width_in
-        )  # a wider last layer, as the paper does, keeps the classifier from being the bottleneck
+        last = 2 * width_in  # a wider last layer, as the paper does, keeps the classifier from being the bottleneck
         head = nn.Sequential(
             nn.Conv2d(width_in, last, 1, bias=False),
             nn.BatchNorm2d(last),

@@ -23,6 +23,7 @@ class Patience(AbstractDecision):
 
     name: ClassVar[str] = "patience"
     source: ClassVar[str] = "Zhou et al., NeurIPS 2020"
+    remembers: ClassVar[bool] = True
 
     def score(self, logits: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Run lengths; the state holds the last class and its run length, `b x 2`."""

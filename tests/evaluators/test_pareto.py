@@ -75,9 +75,7 @@ def test_contributions_on_a_line() -> None:
 
 @given(small_sets(3))
 def test_non_dominated_by_the_definition(points: list[tuple[float, ...]]) -> None:
-    expected = [
-        not any(dominates(q, p) for q in points) and p not in points[:i] for i, p in enumerate(points)
-    ]
+    expected = [not any(dominates(q, p) for q in points) and p not in points[:i] for i, p in enumerate(points)]
     assert non_dominated(points, ("minimize",) * 3).tolist() == expected
 
 

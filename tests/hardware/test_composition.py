@@ -63,9 +63,7 @@ def test_batch_with_compaction_by_hand() -> None:
     assert result.batch == 4
     assert result.mean_ms == pytest.approx(3.1)
     # Worst: all four run everything, the last part twice: (6 + 1 + 9 + 9 + 0.4) / 4.
-    worst = compose(
-        counts, curves, batch=4, correction=Correction(c_ms=0.1), seed=1, worst=np.array([1.0, 1.0, 2.0])
-    )
+    worst = compose(counts, curves, batch=4, correction=Correction(c_ms=0.1), seed=1, worst=np.array([1.0, 1.0, 2.0]))
     assert worst.worst_ms == pytest.approx(25.4 / 4)
 
 
@@ -87,9 +85,7 @@ def test_densities_in_a_batch_add_up() -> None:
 
 
 def test_a_trace_shorter_than_a_batch_still_fills_it() -> None:
-    result = compose(
-        np.ones((3, 1)), [PartCurve((8,), (4.0,))], batch=8, correction=IDENTITY, seed=0, repeats=1
-    )
+    result = compose(np.ones((3, 1)), [PartCurve((8,), (4.0,))], batch=8, correction=IDENTITY, seed=0, repeats=1)
     assert result.per_sample_ms.tolist() == [0.5]
 
 

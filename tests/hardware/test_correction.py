@@ -15,9 +15,7 @@ from dynarch.hardware.correction import IDENTITY, PRIOR_RADIUS, Correction, Obse
 from dynarch.spaces.errors import DataError, SpecError
 
 
-def _networks(
-    n: int, a: float, b: float, c: float, *, noise: float = 0.0, seed: int = 0
-) -> list[Observation]:
+def _networks(n: int, a: float, b: float, c: float, *, noise: float = 0.0, seed: int = 0) -> list[Observation]:
     rng = np.random.default_rng(seed)
     sums = rng.uniform(1.0, 20.0, n)
     calls = rng.integers(2, 30, n)
@@ -53,9 +51,7 @@ def test_all_three_are_recovered_from_sixteen() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    st.floats(0.5, 3.0), st.floats(0.0, 2.0), st.floats(0.0, 0.2), st.integers(16, 40), st.integers(0, 10**6)
-)
+@given(st.floats(0.5, 3.0), st.floats(0.0, 2.0), st.floats(0.0, 0.2), st.integers(16, 40), st.integers(0, 10**6))
 def test_predictions_are_exact_without_noise(a: float, b: float, c: float, n: int, seed: int) -> None:
     networks = _networks(n, a, b, c, seed=seed)
     correction = fit(networks)
@@ -70,9 +66,7 @@ def test_bounds_hold() -> None:
     assert low.b_ms >= 0
     negative = fit([Observation(s, 1, 2 * s - 1) for s in (1.0, 2.0, 5.0, 9.0, 12.0)])
     assert negative.b_ms == 0
-    fewer = fit(
-        [Observation(s, k, 2 * s - 0.01 * k) for s, k in zip(range(5, 25), range(40, 0, -2), strict=True)]
-    )
+    fewer = fit([Observation(s, k, 2 * s - 0.01 * k) for s, k in zip(range(5, 25), range(40, 0, -2), strict=True)])
     assert fewer.c_ms == 0
 
 

@@ -99,9 +99,7 @@ def test_to_dict_writes_every_option_out() -> None:
         ("cpu", SpecError, "devices[1]", "mapping"),
     ],
 )
-def test_mistakes_name_the_place(
-    mapping: dict[str, object], error: type[SpecError], path: str, message: str
-) -> None:
+def test_mistakes_name_the_place(mapping: dict[str, object], error: type[SpecError], path: str, message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         device_from_dict(mapping, "devices[1]")
     assert caught.value.path == path

@@ -123,9 +123,7 @@ def test_meta_tensors_give_the_same_key() -> None:
 
 
 BLOCKS: tuple[Callable[[], nn.Module], ...] = (
-    lambda: nn.Sequential(
-        nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
-    ),
+    lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True)),
     lambda: nn.Conv2d(4, 4, 1),
     lambda: nn.MaxPool2d(3, 1, 1),
     lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Hardswish()),

@@ -68,9 +68,7 @@ class Bench:
         self.now = 0
         self.built: Counter[tuple[int, int]] = Counter()
         self.canary_ns = 1 * MS
-        self.keys = [
-            part_key(nn.ReLU(), (torch.zeros(1, width + 1),), kind="segment") for width in range(parts)
-        ]
+        self.keys = [part_key(nn.ReLU(), (torch.zeros(1, width + 1),), kind="segment") for width in range(parts)]
         self.measurables = [Measurable(key, self._maker(index)) for index, key in enumerate(self.keys)]
 
     def clock(self) -> int:
@@ -181,9 +179,7 @@ def test_rows_reach_the_store_while_a_long_round_goes_on() -> None:
     # 100 parts, one batch: after 70 visits of the first round, 64 must be safe without any clean-up.
     bench, store = Bench(100), MemoryStore()
     safe: list[int] = []
-    bench.profile(
-        store, batches=(1,), on_progress=lambda done, _: safe.append(len(store.rows)) if done == 70 else None
-    )
+    bench.profile(store, batches=(1,), on_progress=lambda done, _: safe.append(len(store.rows)) if done == 70 else None)
     assert safe == [64]
 
 
@@ -268,9 +264,7 @@ def test_real_parts_on_the_real_clock_fill_the_table() -> None:
         example = device.place(torch.zeros(batch, 3, 8, 8))
         return lambda: module(example)
 
-    report = profile(
-        [Measurable(key, make)], device=device, store=store, seed=0, batches=(1, 2), protocol=PROTOCOL
-    )
+    report = profile([Measurable(key, make)], device=device, store=store, seed=0, batches=(1, 2), protocol=PROTOCOL)
     assert all(row.timing.min_ns > 0 for _, _, row in store.rows)
     assert all(len(session.checks) == 3 for session in report.sessions)
 

@@ -149,9 +149,9 @@ def test_warm_up_goes_on_until_calls_and_time_are_enough_or_the_cap_is_hit() -> 
 
 def test_a_clock_that_stands_still_ends() -> None:
     calls: list[int] = []
-    timing = measure(
-        {"a": lambda: calls.append(0)}, protocol=replace(PLAIN, max_samples=50), seed=0, clock=lambda: 1
-    )["a"]
+    timing = measure({"a": lambda: calls.append(0)}, protocol=replace(PLAIN, max_samples=50), seed=0, clock=lambda: 1)[
+        "a"
+    ]
     assert [one.n for one in timing.rounds] == [50, 50]
 
 
@@ -287,9 +287,7 @@ def _session(*checks: dict[str, int], finished: bool = True) -> Session:
 
 def test_drift_is_the_median_canary() -> None:
     # Slowest over fastest check: a 110/100, b 105/100, c 100/100; the median is 5 %.
-    session = _session(
-        {"a": 100, "b": 105, "c": 100}, {"a": 110, "b": 100, "c": 100}, {"a": 105, "b": 100, "c": 100}
-    )
+    session = _session({"a": 100, "b": 105, "c": 100}, {"a": 110, "b": 100, "c": 100}, {"a": 105, "b": 100, "c": 100})
     assert session.drift == pytest.approx(0.05)
     assert session.verdict == "flagged"
     assert session.accepted

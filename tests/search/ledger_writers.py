@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from sqlalchemy import text
 
 from dynarch.search.ledger import Evaluation, Ledger, NewPoint
+
+POINTS = (NewPoint({"threshold": 0.9}, {"error": 0.1}), NewPoint({"threshold": 0.5}, {"error": 0.2}))
 
 
 def propose(
@@ -25,6 +28,22 @@ def propose(
         fidelity=fidelity,
         evaluator="from_scratch",
         created_at=10.0 + number,
+    )
+
+
+def finish(ledger: Ledger, number: int, *, points: Sequence[NewPoint] = POINTS, search: str = "s") -> bool:
+    """Finish an evaluation with these points; whether this call was the first to."""
+    return ledger.finish(
+        search,
+        number,
+        state="finished",
+        finished_at=20.0,
+        epochs_done=3,
+        seconds=1.5,
+        metrics={"error": 0.1},
+        curve=[{"epoch": 1, "loss": 2.0}],
+        points=points,
+        artefacts=f"candidates/{number}",
     )
 
 

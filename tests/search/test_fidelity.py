@@ -64,7 +64,7 @@ def test_own_points_do_not_crowd_each_other() -> None:
 
 
 def test_a_better_rank_comes_before_room() -> None:
-    # six seen, eta 3: two places. (0, 0) and (1, 1) hold them; the loner (9, 2) is of rank 2 behind (2, 1.5)
+    # six seen, eta 3: two places. (0, 0) and (1, 1) hold them; the loner (9, 2) stands behind three
     sets: Sets = [[(0, 0)], [(1, 1)], [(2, 1.5)], [(3, 3)], [(4, 4)], [(9, 2)]]
     assert verdicts(sets)[-1] is False
 
@@ -108,9 +108,7 @@ def test_same_report_same_answer_also_after_replay(sets: Sets, order: list[tuple
         answer = rungs.report(number, epoch, np.array(sets[number]))
         assert first.setdefault((number, epoch), answer) is answer
     replayed = ParetoRungs(27, directions=BOTH)
-    again = {
-        (number, epoch): replayed.report(number, epoch, np.array(sets[number])) for number, epoch in first
-    }
+    again = {(number, epoch): replayed.report(number, epoch, np.array(sets[number])) for number, epoch in first}
     assert again == first
     # and both live on alike
     newcomer = np.array([(4.0, 4.0)])
@@ -172,14 +170,17 @@ def test_a_refused_report_leaves_no_trace() -> None:
     assert rungs.report(1, 1, np.array([(1.0, 1.0)]))  # the second at the rung, not the third
 
 
-def test_settings_are_checked() -> None:
-    for name, call in (
-        ("epochs", lambda: ParetoRungs(0, directions=BOTH)),
-        ("first", lambda: ParetoRungs(9, first=0, directions=BOTH)),
-        ("eta", lambda: ParetoRungs(9, eta=1, directions=BOTH)),
-        ("directions", lambda: ParetoRungs(9, directions=())),
-        ("directions", lambda: ParetoRungs(9, directions=("min",))),
-    ):
-        with pytest.raises(SpecError) as caught:
-            call()
-        assert caught.value.path == name
+@pytest.mark.parametrize(
+    ("name", "epochs", "first", "eta", "directions"),
+    [
+        ("epochs", 0, 1, 3, BOTH),
+        ("first", 9, 0, 3, BOTH),
+        ("eta", 9, 1, 1, BOTH),
+        ("directions", 9, 1, 3, ()),
+        ("directions", 9, 1, 3, ("min",)),
+    ],
+)
+def test_settings_are_checked(name: str, epochs: int, first: int, eta: int, directions: tuple[str, ...]) -> None:
+    with pytest.raises(SpecError) as caught:
+        ParetoRungs(epochs, first=first, eta=eta, directions=directions)
+    assert caught.value.path == name

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import count
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import event
 
-from dynarch.search.ledger import Counts, Evaluation, Ledger, NewPoint, Point, Rung, Search
-from dynarch.spaces.errors import SearchBusyError, SearchNotFoundError, StoreError
-from dynarch.tests.databases import BACKENDS, at_once, fresh_url, start
-from dynarch.tests.search.ledger_writers import propose, race, stall_inside, take
+from dynarch.search.ledger import Counts, Evaluation, Ledger, NewPoint, Search
+from dynarch.spaces.errors import SearchNotFoundError, StoreError
+from dynarch.tests.databases import BACKENDS, fresh_url
+from dynarch.tests.search.ledger_writers import POINTS, finish, propose
 
 SPEC = {"space": {"families": ["early_exit"]}, "budget": 4}
-POINTS = (NewPoint({"threshold": 0.9}, {"error": 0.1}), NewPoint({"threshold": 0.5}, {"error": 0.2}))
 
 
 @pytest.fixture(params=BACKENDS)
@@ -33,21 +28,6 @@ def ledger(url: str) -> Iterator[Ledger]:
     with Ledger.open(url) as opened:
         opened.create_search("s", name="digits", spec=SPEC, seed=7, created_at=1.0)
         yield opened
-
-
-def finish(ledger: Ledger, number: int, *, points: Sequence[NewPoint] = POINTS, search: str = "s") -> bool:
-    return ledger.finish(
-        search,
-        number,
-        state="finished",
-        finished_at=20.0,
-        epochs_done=3,
-        seconds=1.5,
-        metrics={"error": 0.1},
-        curve=[{"epoch": 1, "loss": 2.0}],
-        points=points,
-        artefacts=f"candidates/{number}",
-    )
 
 
 def test_a_new_search_is_returned_as_it_was_asked_for(ledger: Ledger) -> None:
@@ -106,9 +86,7 @@ NOTHING: tuple[Callable[[Ledger], object], ...] = (
 
 
 @pytest.mark.parametrize("call", NOTHING)
-def test_an_unknown_search_is_named_with_the_known_ones(
-    ledger: Ledger, call: Callable[[Ledger], object]
-) -> None:
+def test_an_unknown_search_is_named_with_the_known_ones(ledger: Ledger, call: Callable[[Ledger], object]) -> None:
     with pytest.raises(SearchNotFoundError, match=r"'t'.*the latest ones are: s$"):
         call(ledger)
 
@@ -175,9 +153,7 @@ def test_the_way_of_an_evaluation(ledger: Ledger) -> None:
 
 def test_the_first_end_stands(ledger: Ledger) -> None:
     propose(ledger, 0)
-    assert ledger.finish(
-        "s", 0, state="failed", cause="worker died\x00", finished_at=5.0, epochs_done=1, seconds=0.5
-    )
+    assert ledger.finish("s", 0, state="failed", cause="worker died\x00", finished_at=5.0, epochs_done=1, seconds=0.5)
     before = ledger.evaluation("s", 0)
     assert not finish(ledger, 0)
     assert ledger.evaluation("s", 0) == before
@@ -312,9 +288,7 @@ def test_what_is_not_finite_never_becomes_a_figure(ledger: Ledger) -> None:
 def test_artefacts_stay_inside_the_search(ledger: Ledger, artefacts: str) -> None:
     propose(ledger, 0)
     with pytest.raises(StoreError, match="give a relative path"):
-        ledger.finish(
-            "s", 0, state="failed", finished_at=1.0, epochs_done=0, seconds=0.0, artefacts=artefacts
-        )
+        ledger.finish("s", 0, state="failed", finished_at=1.0, epochs_done=0, seconds=0.0, artefacts=artefacts)
 
 
 def test_events_are_remembered_in_order(ledger: Ledger) -> None:
@@ -329,150 +303,6 @@ def test_cancelling_is_a_request_that_may_be_taken_back(ledger: Ledger) -> None:
     assert ledger.cancel_requested("s")
     ledger.withdraw_cancel("s")
     assert not ledger.cancel_requested("s")
-
-
-def test_a_search_has_one_driver(ledger: Ledger) -> None:
-    assert ledger.acquire("s", "first", now=100.0, ttl_seconds=30.0).holder == "first"
-    with pytest.raises(SearchBusyError, match="held by 'first', heard of 29 s ago") as caught:
-        ledger.acquire("s", "second", now=129.0, ttl_seconds=30.0)
-    assert caught.value.holder == "first"
-    ledger.acquire("s", "first", now=120.0, ttl_seconds=30.0)  # by the same driver it is renewed
-    ledger.heartbeat("s", "first", now=140.0)
-    with pytest.raises(SearchBusyError):
-        ledger.acquire("s", "second", now=169.0, ttl_seconds=30.0)
-    assert ledger.acquire("s", "second", now=170.0, ttl_seconds=30.0).heartbeat_at == 170.0
-    with pytest.raises(SearchBusyError, match="'first' has lost search 's' to second"):
-        ledger.heartbeat("s", "first", now=171.0)
-    assert not ledger.release("s", "first")
-    assert ledger.release("s", "second")
-    assert ledger.acquire("s", "first", now=172.0, ttl_seconds=30.0).holder == "first"
-
-
-def test_two_processes_take_the_lease_at_once(url: str, ledger: Ledger) -> None:
-    taken = at_once(take, [url, "first"], [url, "second"])
-    assert sorted(taken) == [False, True]
-    assert ledger.search("s").holder == ("first" if taken[0] else "second")
-
-
-def test_two_processes_propose_and_finish_the_same_keys_at_once(url: str, ledger: Ledger) -> None:
-    candidates = 25
-    (numbers, won_0, verdicts_0), (others, won_1, verdicts_1) = at_once(
-        race, [url, "0", candidates], [url, "1", candidates]
-    )
-    assert numbers == others
-    assert verdicts_0 == verdicts_1
-    assert sorted(won_0 + won_1) == sorted(numbers)
-    evaluations = ledger.evaluations("s")
-    assert [e.number for e in evaluations] == sorted(numbers)
-    winner = {e.number: e.metrics["writer"] for e in evaluations if e.metrics}
-    assert {number for number, writer in winner.items() if writer == "0"} == set(won_0)
-    points = [(p.number, p.index, p.policy["writer"]) for p in ledger.points("s")]
-    assert points == [(number, index, winner[number]) for number in sorted(numbers) for index in range(3)]
-    assert len(ledger.rungs("s")) == candidates
-
-
-def test_a_writer_that_is_killed_inside_leaves_nothing(url: str, ledger: Ledger) -> None:
-    propose(ledger, 0)
-    before = (ledger.search("s"), ledger.evaluations("s"))
-    process, connection = start(stall_inside, url)
-    assert connection.poll(120)
-    assert connection.recv() == "inside"
-    process.kill()
-    process.join(60)
-    assert (ledger.search("s"), ledger.evaluations("s")) == before
-    assert finish(ledger, 0)  # and nothing is left locked
-
-
-State = tuple[Search, tuple[Evaluation, ...], tuple[Rung, ...], tuple[Point, ...]]
-Operation = Callable[[Ledger, str], object]
-_NAMES = count()
-
-
-def state_of(ledger: Ledger, search: str) -> State:
-    """All that is recorded, without what counts rows and attempts."""
-    return (
-        replace(ledger.search(search), id=""),
-        tuple(replace(e, id=0, search_id="", attempts=0) for e in ledger.evaluations(search)),
-        tuple(replace(rung, sequence=0) for rung in ledger.rungs(search)),
-        tuple(replace(point, id=0) for point in ledger.points(search)),
-    )
-
-
-def attempt(ledger: Ledger, search: str, operation: Operation) -> bool:
-    try:
-        operation(ledger, search)
-    except StoreError:
-        return False
-    return True
-
-
-def _finish(number: int, state: str, size: int) -> Operation:
-    points = [NewPoint({"i": i, "of": state}, {"size": size}) for i in range(size)]
-    return lambda ledger, search: ledger.finish(
-        search,
-        number,
-        state=state,  # type: ignore[arg-type]
-        finished_at=float(size),
-        epochs_done=size,
-        seconds=1.0,
-        points=points,
-    )
-
-
-def operations() -> st.SearchStrategy[Operation]:
-    number, small, flag = st.integers(0, 2), st.integers(0, 2), st.booleans()
-    states = st.sampled_from(["finished", "stopped", "failed"])
-    keys = st.sets(st.tuples(number, small), max_size=3)
-    return st.one_of(
-        st.builds(lambda n, a: lambda led, s: propose(led, n, architecture=f"a{a}", search=s), number, small),
-        st.builds(lambda n: lambda led, s: led.start(s, n), number),
-        st.builds(
-            lambda n, e, k: lambda led, s: led.record_rung(s, n, e, points=[[e, k]], kept=k),
-            number,
-            small,
-            flag,
-        ),
-        st.builds(_finish, number, states, small),
-        st.builds(lambda n: lambda led, s: led.mark_told(s, n), number),
-        st.builds(lambda n, r: lambda led, s: led.mark_logged(s, n, f"r{r}"), number, small),
-        st.builds(lambda n, t: lambda led, s: led.link_trial(s, n, t), number, small),
-        st.builds(lambda k: lambda led, s: led.mark_front(s, k), keys),
-        st.builds(lambda t: lambda led, s: led.open_test(s, float(t)), small),
-        st.builds(
-            lambda k, v: lambda led, s: led.score_points(s, {key: {"error": v} for key in k}), keys, small
-        ),
-        st.builds(
-            lambda k, v: lambda led, s: led.record_measured(s, {key: {"ms": v} for key in k}), keys, small
-        ),
-        st.builds(lambda v: lambda led, s: led.set_status(s, ("running", "scoring", "finished")[v]), small),
-        st.builds(lambda v: lambda led, s: led.set_table(s, f"v{v}", correction_id=None), small),
-    )
-
-
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
-)
-@given(asked=st.lists(operations(), min_size=4, max_size=24), cut=st.integers(0, 24), ready=st.booleans())
-def test_calls_made_again_from_the_start_change_nothing(
-    ledger: Ledger, asked: list[Operation], cut: int, ready: bool
-) -> None:
-    once, again = (f"search {next(_NAMES)}" for _ in range(2))
-    for search in (once, again):
-        ledger.create_search(search, name="n", spec={}, seed=0, created_at=0.0)
-    start_of_all: list[Operation] = []
-    if ready:  # so that what needs finished points is reached often
-        start_of_all = [lambda led, s, n=n: propose(led, n, search=s) for n in range(2)]  # type: ignore[misc]
-        start_of_all += [_finish(0, "finished", 3)]
-    done = [operation for operation in start_of_all + asked if attempt(ledger, once, operation)]
-    for operation in done[:cut]:
-        assert attempt(ledger, again, operation)
-    middle = state_of(ledger, again)
-    for operation in done[:cut]:
-        attempt(ledger, again, operation)
-    assert state_of(ledger, again) == middle
-    for operation in done:
-        attempt(ledger, again, operation)
-    assert state_of(ledger, again) == state_of(ledger, once)
 
 
 def test_attempts_count_the_starts_before_the_end(ledger: Ledger) -> None:

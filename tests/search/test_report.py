@@ -30,9 +30,7 @@ from dynarch.spaces.errors import StoreError
 HOSTILE = "</script><img src=x onerror=alert(1)> [bold]$\\frac{$ %{x} \x1b[31m a|b"
 
 
-def row(
-    label: str, latency_ms: float = 1.0, accuracy: float = 0.75, measured_ms: float | None = None
-) -> ReportRow:
+def row(label: str, latency_ms: float = 1.0, accuracy: float = 0.75, measured_ms: float | None = None) -> ReportRow:
     return ReportRow(
         label=label,
         kind="dynamic",
@@ -165,9 +163,7 @@ def test_a_row_takes_two_lines_and_no_column_is_lost(width: int) -> None:
     labels = [*(r.label for r in (*REPORT.front, *REPORT.baselines)), "12345.12345…"]
     starts = [index for index, line in enumerate(lines[rule:], rule) if line.startswith(tuple(labels))]
     assert len(starts) == len(labels)
-    gaps = [
-        index for index, line in enumerate(lines[rule:], rule) if not line.strip() or "cpu, 1 thread" in line
-    ]
+    gaps = [index for index, line in enumerate(lines[rule:], rule) if not line.strip() or "cpu, 1 thread" in line]
     for start in starts:
         assert min(end for end in (*starts, *gaps) if end > start) - start <= 2
         assert all("…" not in line[-34:] for line in lines[start : start + 2])  # numbers are never cut
@@ -177,13 +173,9 @@ def test_a_row_takes_two_lines_and_no_column_is_lost(width: int) -> None:
 
 def test_the_front_stands_above_the_baselines() -> None:
     lines = rendered(REPORT, 100)
-    order = [
-        line.split()[0] for line in lines if line.startswith(("4.0", "17.1", "17.3", "17@1", "17~", "w16"))
-    ]
+    order = [line.split()[0] for line in lines if line.startswith(("4.0", "17.1", "17.3", "17@1", "17~", "w16"))]
     assert order == ["4.0", "17.1", "17.3", "17@1", "17~", "w16"]
-    assert any(
-        line.startswith("w16 *") for line in lines
-    )  # no dynamic network beats it, and the table says so
+    assert any(line.startswith("w16 *") for line in lines)  # no dynamic network beats it, and the table says so
     assert any("no dynamic one beats" in line for line in lines)
 
 
@@ -274,18 +266,14 @@ def test_a_report_is_four_files(tmp_path: Path) -> None:
     odd = replace(REPORT, hypervolume=float("nan"))
     paths = write_report(odd, tmp_path / "new" / "folder")
     assert sorted(paths) == ["front.csv", "front.html", "front.png", "report.json"]
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(
-        paths
-    )  # no leftovers
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(paths)  # no leftovers
     content = json.loads(paths["report.json"].read_text(), parse_constant=pytest.fail)
     assert content["hypervolume"] is None
     assert content["latency_error"] == pytest.approx(0.225)
     assert content["rows"][1]["exit_share"] == [0.5, 0.25, 0.25]
 
 
-def test_a_report_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "front.csv"
     front_csv(EMPTY, path)
     before = path.read_bytes()

@@ -84,9 +84,7 @@ def test_a_candidate_is_one_nested_run(tracker: MLflowTracker, client: MlflowCli
     assert run.data.tags.items() >= {"family": "early_exit", "pareto": "false", "dynarch.number": "7"}.items()
 
 
-@pytest.mark.parametrize(
-    ("state", "status"), [("finished", "FINISHED"), ("stopped", "KILLED"), ("failed", "FAILED")]
-)
+@pytest.mark.parametrize(("state", "status"), [("finished", "FINISHED"), ("stopped", "KILLED"), ("failed", "FAILED")])
 def test_the_state_of_a_candidate_is_that_of_its_run(
     tracker: MLflowTracker, client: MlflowClient, parent: str, state: Any, status: str
 ) -> None:
@@ -95,9 +93,7 @@ def test_the_state_of_a_candidate_is_that_of_its_run(
     assert run.data.tags["dynarch.cause"] == "no memory"
 
 
-def test_a_candidate_written_twice_is_there_once(
-    tracker: MLflowTracker, client: MlflowClient, parent: str
-) -> None:
+def test_a_candidate_written_twice_is_there_once(tracker: MLflowTracker, client: MlflowClient, parent: str) -> None:
     first = tracker.log_candidate(parent, candidate(1))
     client.set_tag(first, "pareto", "true")
     changed = replace(candidate(1), params={"early_exit.count": "changed", "late": "1"})
@@ -174,9 +170,7 @@ def test_a_report_hangs_on_the_parent(
     tracker: MLflowTracker, client: MlflowClient, parent: str, tmp_path: Path
 ) -> None:
     (tmp_path / "front.csv").write_text("label\n1.0\n")
-    tracker.log_report(
-        parent, {"front.csv": tmp_path / "front.csv"}, "# A front" + "." * 9000, {"front_size": 1}
-    )
+    tracker.log_report(parent, {"front.csv": tmp_path / "front.csv"}, "# A front" + "." * 9000, {"front_size": 1})
     assert {file.path for file in client.list_artifacts(parent)} == {"front.csv", "spec.json"}
     run = client.get_run(parent)
     assert run.data.tags["mlflow.note.content"].startswith("# A front")
@@ -185,9 +179,7 @@ def test_a_report_hangs_on_the_parent(
         tracker.log_report(parent, {"x": tmp_path / "absent"}, "", {})
 
 
-def test_files_lie_beside_the_database(
-    tracker: MLflowTracker, client: MlflowClient, uri: str, parent: str
-) -> None:
+def test_files_lie_beside_the_database(tracker: MLflowTracker, client: MlflowClient, uri: str, parent: str) -> None:
     folder = Path(uri.removeprefix("sqlite:///")).parent
     assert (folder / "mlflow-artifacts" / parent / "artifacts" / "spec.json").read_text() == "{}"
 
@@ -224,9 +216,7 @@ def test_the_callers_mlflow_is_left_alone(tracker: MLflowTracker, uri: str, pare
     assert mlflow.get_tracking_uri() != uri
 
 
-def test_an_experiment_in_the_trash_is_not_written_to(
-    tracker: MLflowTracker, client: MlflowClient, uri: str
-) -> None:
+def test_an_experiment_in_the_trash_is_not_written_to(tracker: MLflowTracker, client: MlflowClient, uri: str) -> None:
     client.delete_experiment(MLflowTracker(uri, "thrown away").experiment_id)
     with pytest.raises(StoreError, match=r"trash.*'thrown away'.*restore it"):
         MLflowTracker(uri, "thrown away")
@@ -247,9 +237,7 @@ def test_a_server_that_is_away_is_a_store_error(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_database_that_is_away_is_refused_at_once_and_keeps_its_password() -> None:
     with pytest.raises(StoreError, match="start the database server") as caught:
-        MLflowTracker(
-            f"postgresql+psycopg://me:secret@127.0.0.1:{closed_port()}/x?password=secret", "dynarch"
-        )
+        MLflowTracker(f"postgresql+psycopg://me:secret@127.0.0.1:{closed_port()}/x?password=secret", "dynarch")
     assert "secret" not in str(caught.value)
     assert shown("mysql://me:a:b@host/x") == "mysql://me:***@host/x"
 
@@ -307,18 +295,14 @@ from dynarch.search.tracking import MLflowTracker
 tracker = MLflowTracker("sqlite:///{tmp_path}/mlflow.db", "dynarch")
 tracker.finish(tracker.start("s", "n", "a: 1", {{}}), "finished")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 
 @pytest.fixture
 def server(uri: str, tracker: MLflowTracker) -> Iterator[str]:
     port = closed_port()
-    process = subprocess.Popen(
-        serve_command(uri, None, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(serve_command(uri, None, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     base = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -333,9 +317,7 @@ def server(uri: str, tracker: MLflowTracker) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_server_shows_what_was_written(
-    tracker: MLflowTracker, parent: str, server: str, tmp_path: Path
-) -> None:
+def test_the_server_shows_what_was_written(tracker: MLflowTracker, parent: str, server: str, tmp_path: Path) -> None:
     assert urllib.request.urlopen(f"{server}/health", timeout=10).read() == b"OK"
     page = urllib.request.urlopen(link(server, tracker.experiment_id), timeout=10).read()
     assert b"<title>MLflow</title>" in page

@@ -31,9 +31,7 @@ def _json() -> sa.JSON:
 
 
 def _of_environment(table: str) -> sa.ForeignKeyConstraint:
-    return sa.ForeignKeyConstraint(
-        ["environment_id"], ["dynarch_environment.id"], name=f"fk_{table}_environment_id"
-    )
+    return sa.ForeignKeyConstraint(["environment_id"], ["dynarch_environment.id"], name=f"fk_{table}_environment_id")
 
 
 def _create_environment() -> None:
@@ -103,12 +101,8 @@ def _create_measurement() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.CheckConstraint("source IN ('measured', 'imported')", name="ck_dynarch_measurement_source"),
         _of_environment("dynarch_measurement"),
-        sa.ForeignKeyConstraint(
-            ["key_hash"], ["dynarch_part_key.hash"], name="fk_dynarch_measurement_key_hash"
-        ),
-        sa.ForeignKeyConstraint(
-            ["session_id"], ["dynarch_session.id"], name="fk_dynarch_measurement_session_id"
-        ),
+        sa.ForeignKeyConstraint(["key_hash"], ["dynarch_part_key.hash"], name="fk_dynarch_measurement_key_hash"),
+        sa.ForeignKeyConstraint(["session_id"], ["dynarch_session.id"], name="fk_dynarch_measurement_session_id"),
         sa.PrimaryKeyConstraint("id", name="pk_dynarch_measurement"),
         sa.UniqueConstraint(*visit, name="uq_dynarch_measurement_visit"),
     )
@@ -127,9 +121,7 @@ def _create_freeze() -> None:
         sa.Column("sessions", _json(), nullable=False),
         _of_environment("dynarch_table_freeze"),
         sa.PrimaryKeyConstraint("id", name="pk_dynarch_table_freeze"),
-        sa.UniqueConstraint(
-            "environment_id", "version", name="uq_dynarch_table_freeze_environment_id_version"
-        ),
+        sa.UniqueConstraint("environment_id", "version", name="uq_dynarch_table_freeze_environment_id_version"),
     )
 
 

@@ -14,9 +14,7 @@ revision: Final = "0001"
 down_revision: Final = None
 
 COUNTED: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-STATUSES: Final = (
-    "'created', 'profiling', 'running', 'scoring', 'finished', 'cancelled', 'interrupted', 'failed'"
-)
+STATUSES: Final = "'created', 'profiling', 'running', 'scoring', 'finished', 'cancelled', 'interrupted', 'failed'"
 STATES: Final = "'proposed', 'running', 'finished', 'stopped', 'failed'"
 
 

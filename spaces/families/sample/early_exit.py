@@ -120,8 +120,7 @@ class EarlyExit(AbstractFamily):
         places, low, high = self._places(outline)
         free = self.placement == "free"
         return sum(
-            (math.comb(len(places), k) if free else 1)
-            * (len(self.heads) ** k * len(self.training) if k else 1)
+            (math.comb(len(places), k) if free else 1) * (len(self.heads) ** k * len(self.training) if k else 1)
             for k in range(low, high + 1)
         )
 
@@ -131,10 +130,7 @@ class EarlyExit(AbstractFamily):
         if self.placement == "free":
             sets = list(_neighbour_sets(len(places), low, high))
             if high:
-                sets += [
-                    tuple(range(first, min(first + high, len(places))))
-                    for first in range(0, len(places), high)
-                ]
+                sets += [tuple(range(first, min(first + high, len(places)))) for first in range(0, len(places), high)]
             positions = [tuple(places[index] for index in chosen) for chosen in dict.fromkeys(sets)]
         else:
             by_macs = self.placement == "even_macs"
@@ -162,9 +158,7 @@ class EarlyExit(AbstractFamily):
         schemes = tuple(member for member in DECISIONS if member.name in choice.decisions)
         for index, (position, head) in enumerate(zip(choice.positions, choice.heads, strict=True)):
             last = plan.outline.blocks - 2
-            require(
-                position <= last, f"positions.{index}", f"must be at most {last} here, but got {position}"
-            )
+            require(position <= last, f"positions.{index}", f"must be at most {last} here, but got {position}")
             built = exit_head(head).build(plan.outline.feature_shapes[position], plan.outline.classes)
             remaining = count - index + 1  # this exit, the later ones and the final head
             step = ExitStep(
@@ -221,17 +215,13 @@ def _spread_order(size: int) -> list[int]:
     return order
 
 
-def _even_positions(
-    outline: Outline, places: tuple[int, ...], count: int, *, by_macs: bool
-) -> tuple[int, ...]:
+def _even_positions(outline: Outline, places: tuple[int, ...], count: int, *, by_macs: bool) -> tuple[int, ...]:
     """`count` distinct places that split depth or work into equal parts as nearly as blocks allow."""
     work = list(accumulate(outline.block_macs if by_macs else (1,) * outline.blocks))
     chosen: list[int] = []
     for index in range(count):
         target = work[-1] * (index + 1) / (count + 1)
         # Only places after the last one chosen, with room for the exits to come.
-        open_places = places[
-            (places.index(chosen[-1]) + 1 if chosen else 0) : len(places) - (count - index - 1)
-        ]
+        open_places = places[(places.index(chosen[-1]) + 1 if chosen else 0) : len(places) - (count - index - 1)]
         chosen.append(min(open_places, key=lambda place: (abs(work[place] - target), place)))
     return tuple(chosen)

@@ -1,0 +1,354 @@
+"""The face of dynarch: `SearchService` for Python, `dynarch` for the command line."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn, final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .hardware.device import AbstractDevice
+from .hardware.devices import device_from_dict
+from .search.display import Display
+from .search.handle import EXPERIMENT, FrontPoint, Search, Status
+from .search.problem import Problem
+from .search.profiling import Profiler
+from .search.report import front_table
+from .search.report_rows import FrontReport
+from .search.storage import Storage
+from .search.tracking import MLflowTracker, link, serve_command
+from .spaces.errors import DynarchError, SpecError
+from .spaces.space import Space, describe
+
+DEFAULT_STORAGE = "dynarch-results"
+
+
+@final
+class SearchService:
+    """Launches searches and looks after them.
+
+    Args:
+        storage: folder for artefacts and, unless `database` says otherwise, for the ledger.
+        database: URL of ledger, latency table and study, such as `postgresql://...`; None: SQLite in the folder.
+        tracking: URI of MLflow; None: SQLite in the folder.
+        ray: address of a Ray cluster, or "auto"; None starts a small one here for each search.
+
+    Raises:
+        StoreError: if the folder cannot be written.
+
+    Example:
+        >>> from dynarch import Problem, SearchService  # doctest: +SKIP
+        >>> search = SearchService().launch(Problem())  # doctest: +SKIP
+        >>> search.wait()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        storage: str | Path = DEFAULT_STORAGE,
+        *,
+        database: str | None = None,
+        tracking: str | None = None,
+        ray: str | None = None,
+    ) -> None:
+        self.storage = Storage(Path(storage), database, tracking)
+        self.storage.prepare()
+        self._ray = ray
+
+    def launch(self, problem: Problem) -> Search:
+        """Record a search and run it in the background of this process."""
+        search_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        self.storage.keep_data(problem.data)
+        with self.storage.open_ledger() as ledger:
+            ledger.create_search(
+                search_id,
+                name=problem.strategy.name,
+                spec=problem.to_mapping(),
+                seed=problem.strategy.seed,
+                created_at=time.time(),
+                data_id=problem.data.id,
+            )
+        return self.get(search_id).resume()
+
+    def list(self) -> tuple[Status, ...]:
+        """All searches, the newest last."""
+        with self.storage.open_ledger() as ledger:
+            ids = [record.id for record in ledger.searches()]
+        return tuple(self.get(search_id).status() for search_id in ids)
+
+    def get(self, search_id: str | None = None) -> Search:
+        """A search by its id; None: the newest.
+
+        Raises:
+            SearchNotFoundError: if there is none.
+            SpecError: if there is no search at all.
+        """
+        if search_id is None:
+            with self.storage.open_ledger() as ledger:
+                records = sorted(ledger.searches(), key=lambda record: record.created_at)
+            if not records:
+                raise SpecError("", f"there is no search in {self.storage.folder}; launch one with dynarch search SPEC")
+            search_id = records[-1].id
+        return Search(self.storage, search_id, ray=self._ray)
+
+    def profile(
+        self,
+        space: Space,
+        device: AbstractDevice,
+        *,
+        data: object = "digits",
+        watcher: Callable[[str, int, int], None] | None = None,
+    ) -> str:
+        """Measure everything that a space can need on a device; the id of the table version."""
+        problem = Problem(space=space, data=data, devices={"device": device})
+        with self.storage.open_table() as table:
+            profiler = Profiler(space, problem.data.signature, table, seed=0, progress=watcher)
+            return profiler.book(problem.devices)[0].first[1].table_version
+
+    def ui_command(self, port: int = 5000) -> list[str]:
+        """The command that serves the MLflow UI over this service's store, on this machine alone."""
+        return serve_command(self.storage.tracking_uri, self.storage.artifact_root, port)
+
+    def ui_link(self, port: int = 5000) -> str:
+        """Where the UI shows the fronts."""
+        tracker = MLflowTracker(self.storage.tracking_uri, EXPERIMENT, artifact_root=self.storage.artifact_root)
+        return link(f"http://127.0.0.1:{port}", tracker.experiment_id)
+
+
+def load_spec(file: Path) -> Problem:
+    """The problem that a TOML file describes; relative files in it are looked up beside it.
+
+    Raises:
+        SpecError: on the first mistake, with its place.
+    """
+    try:
+        mapping = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(str(file), f"cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(str(file), f"is not valid TOML ({error})") from None
+    return Problem.from_mapping(mapping, folder=file.parent)
+
+
+# -- command line --------------------------------------------------------------------------------------------
+
+app = typer.Typer(
+    name="dynarch",
+    help="Search for dynamic neural networks: trained, really routed, timed on the device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+StorageOption = Annotated[str, typer.Option(help="Folder for results.", envvar="DYNARCH_STORAGE")]
+DatabaseOption = Annotated[str | None, typer.Option(help="Database URL; default: SQLite in the folder.")]
+TrackingOption = Annotated[str | None, typer.Option(help="MLflow URI; default: SQLite in the folder.")]
+RayOption = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'auto'.")]
+IdArgument = Annotated[str | None, typer.Argument(help="Id of the search; default: the newest.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(version("dynarch"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def search(
+    spec: Annotated[Path, typer.Argument(help="TOML file that describes the search.")],
+    storage: StorageOption = DEFAULT_STORAGE,
+    database: DatabaseOption = None,
+    tracking: TrackingOption = None,
+    ray: RayOption = None,
+) -> None:
+    """Run a search and print its front."""
+    service = SearchService(storage, database=database, tracking=tracking, ray=ray)
+    _follow(service, service.launch(load_spec(spec)))
+
+
+@app.command()
+def resume(
+    search_id: IdArgument = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    database: DatabaseOption = None,
+    tracking: TrackingOption = None,
+    ray: RayOption = None,
+) -> None:
+    """Continue a search that was interrupted or whose driver died."""
+    service = SearchService(storage, database=database, tracking=tracking, ray=ray)
+    _follow(service, service.get(search_id).resume(warn=_warn))
+
+
+@app.command()
+def status(
+    search_id: IdArgument = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    database: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List searches, or show one."""
+    service = SearchService(storage, database=database)
+    rows = [service.get(search_id).status()] if search_id else list(service.list())
+    if as_json:
+        out.print_json(json.dumps([asdict(row) for row in rows]))
+        return
+    table = Table("search", "name", "state", "finished", "stopped", "failed", "open", "of")
+    for row in rows:
+        counts = row.counts
+        numbers = (counts.done, counts.stopped, counts.failed, counts.running + counts.proposed, row.trials)
+        table.add_row(row.id, row.name, row.state, *map(str, numbers))
+    out.print(table)
+
+
+@app.command()
+def front(
+    search_id: IdArgument = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+    database: DatabaseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the front of a search."""
+    points = SearchService(storage, database=database).get(search_id).front()
+    if as_json:
+        out.print_json(json.dumps([_plain(point) for point in points]))
+        return
+    table = Table("point", "network", "policy", "tune", "certify", "test", "measured ms")
+    for point in points:
+        test = "-" if point.test is None else f"{100 * point.test['accuracy']:.1f}"
+        timed = "-" if not point.measured else f"{next(iter(point.measured.values()))['latency_ms']:.3f}"
+        shares = (f"{100 * point.tune['accuracy']:.1f}", f"{100 * point.certify_accuracy:.1f}", test, timed)
+        table.add_row(point.label, describe(point.architecture), point.policy.describe(), *shares)
+    out.print(table)
+
+
+@app.command()
+def cancel(
+    search_id: IdArgument = None, storage: StorageOption = DEFAULT_STORAGE, database: DatabaseOption = None
+) -> None:
+    """Ask a running search to end; what is finished is kept."""
+    held = SearchService(storage, database=database).get(search_id)
+    held.cancel()
+    out.print(f"search {held.id} will end within seconds")
+
+
+@app.command()
+def profile(
+    space: Annotated[Path, typer.Option(help="TOML file whose space (and data) is to be measured.")],
+    device: Annotated[str, typer.Option(help="Kind of device.")] = "cpu",
+    batch: Annotated[int, typer.Option(help="Inputs at a time.")] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    storage: StorageOption = DEFAULT_STORAGE,
+    database: DatabaseOption = None,
+) -> None:
+    """Measure every part that a space can need; a profile that was interrupted goes on where it was."""
+    problem = load_spec(space)
+    service = SearchService(storage, database=database)
+    chosen = device_from_dict({"kind": device, "batch": batch, "threads": threads}, "device")
+    with _progress() as watch:
+        made = service.profile(problem.space, chosen, data=problem.data, watcher=watch)
+    out.print(f"table version {made} for {chosen.name}")
+
+
+@app.command()
+def ui(
+    storage: StorageOption = DEFAULT_STORAGE,
+    tracking: TrackingOption = None,
+    port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000,
+) -> None:
+    """Serve the MLflow UI over the results, on this machine alone."""
+    service = SearchService(storage, tracking=tracking)
+    out.print(f"fronts: {service.ui_link(port)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(subprocess.call(service.ui_command(port)))
+
+
+def main() -> NoReturn:
+    """The `dynarch` command: exit code 0 if all went well, 1 for errors, 130 for Ctrl-C."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except DynarchError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _follow(service: SearchService, running: Search) -> None:
+    """Show progress until the search of this process ends, then its front."""
+    out.print(f"search {running.id} in {service.storage.folder}", highlight=False)
+    try:
+        with Display(out) as display:
+            running.watch(display.show)
+            report = running.wait()
+    except KeyboardInterrupt:
+        again = f"dynarch resume {running.id} --storage {service.storage.folder}"
+        err.print(f"interrupted, everything is saved; continue with: {again}", highlight=False, soft_wrap=True)
+        raise
+    if report is None:
+        state = running.status()
+        out.print(f"search {state.id} is {state.state}: {state.reason}", highlight=False)
+        return
+    _print_report(service, running, report)
+
+
+def _print_report(service: SearchService, ended: Search, report: FrontReport) -> None:
+    out.print(front_table(report, min(out.width, 120)))
+    for note in report.notes:
+        out.print(f"- {note}", highlight=False)
+    for file in ("front.html", "front.png", "front.csv", "report.json"):
+        out.print(f"wrote {ended.folder / 'report' / file}", highlight=False, soft_wrap=True)
+    out.print(f"open the MLflow UI: dynarch ui --storage {service.storage.folder}", highlight=False)
+
+
+def _plain(point: FrontPoint) -> dict[str, Any]:
+    return {
+        "point": point.label,
+        "architecture": point.architecture.to_mapping(),
+        "policy": point.policy.to_dict(),
+        "tune": dict(point.tune),
+        "certify_accuracy": point.certify_accuracy,
+        "test": point.test,
+        "measured": point.measured,
+        "folder": str(point.folder),
+    }
+
+
+def _warn(text: str) -> None:
+    err.print(text, style="yellow", markup=False, highlight=False)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    with Display(out) as display:
+        yield display.note
+
+
+if __name__ == "__main__":
+    main()
