@@ -38,7 +38,7 @@ check: setup .typecheck/dynarch ## lint, formatting, types, and the laws of the 
 	$(BIN)/python -m pytest -q $(LAWS)
 
 ui: setup ## show the recorded searches in the browser; STORAGE=dir names their folder
-	$(BIN)/mlflow server --backend-store-uri sqlite:///$(STORAGE)/mlflow.db --workers 1
+	$(BIN)/dynarch ui --storage $(STORAGE)
 
 wheel: setup ## build dist/dynarch-*.whl
 	rm -rf build dist

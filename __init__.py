@@ -8,7 +8,8 @@ from .hardware.cuda import Cuda
 from .hardware.devices import DEVICES
 from .search.handle import FrontPoint, Search
 from .search.problem import Budget, Constraint, Problem, Strategy
-from .service import SearchService, load_spec
+from .search.spec_file import load_spec
+from .service import SearchService
 from .spaces import (
     BACKBONES,
     DECISIONS,

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -29,6 +28,7 @@ from .search.problem import Problem
 from .search.profiling import Profiler
 from .search.report import front_table
 from .search.report_rows import FrontReport
+from .search.spec_file import load_spec
 from .search.storage import Storage
 from .search.tracking import MLflowTracker, link, serve_command
 from .spaces.errors import DynarchError, SpecError
@@ -118,7 +118,7 @@ class SearchService:
             profiler = Profiler(space, problem.data.signature, table, seed=0, progress=watcher)
             return profiler.book(problem.devices)[0].first[1].table_version
 
-    def ui_command(self, port: int = 5000) -> list[str]:
+    def ui_command(self, port: int = 5000) -> Sequence[str]:
         """The command that serves the MLflow UI over this service's store, on this machine alone."""
         return serve_command(self.storage.tracking_uri, self.storage.artifact_root, port)
 
@@ -126,21 +126,6 @@ class SearchService:
         """Where the UI shows the fronts."""
         tracker = MLflowTracker(self.storage.tracking_uri, EXPERIMENT, artifact_root=self.storage.artifact_root)
         return link(f"http://127.0.0.1:{port}", tracker.experiment_id)
-
-
-def load_spec(file: Path) -> Problem:
-    """The problem that a TOML file describes; relative files in it are looked up beside it.
-
-    Raises:
-        SpecError: on the first mistake, with its place.
-    """
-    try:
-        mapping = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(str(file), f"cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(str(file), f"is not valid TOML ({error})") from None
-    return Problem.from_mapping(mapping, folder=file.parent)
 
 
 # -- command line --------------------------------------------------------------------------------------------
@@ -304,9 +289,7 @@ def _follow(service: SearchService, running: Search) -> None:
     """Show progress until the search of this process ends, then its front."""
     out.print(f"search {running.id} in {service.storage.folder}", highlight=False)
     try:
-        with Display(out) as display:
-            running.watch(display.show)
-            report = running.wait()
+        report = running.wait(progress=True)
     except KeyboardInterrupt:
         again = f"dynarch resume {running.id} --storage {service.storage.folder}"
         err.print(f"interrupted, everything is saved; continue with: {again}", highlight=False, soft_wrap=True)

@@ -25,6 +25,7 @@ front in place of rank, and niches along it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ def network(g: np.random.Generator) -> Values:
 
 def after(final: Values, epochs: int) -> Values:
     """The network at `epochs`: latency is what it is, the error falls, and more slowly in slow networks."""
-    return final + [0.0, 4.0 * np.exp(-epochs / (1.0 + 0.35 * final[0]))]
+    return np.array([final[0], final[1] + 4.0 * np.exp(-epochs / (1.0 + 0.35 * final[0]))])
 
 
 @dataclass
@@ -96,7 +97,7 @@ def near_in_latency(past: Past, rung: int, candidate: int) -> bool:
         return True
     size = max(3, len(seen) // 5)
     near = np.argsort(np.abs(seen[:, 0] - seen[-1, 0]), kind="stable")[:size]
-    return int((seen[near, 1] < seen[-1, 1]).sum()) < max(1, np.ceil(size / 15))
+    return int((seen[near, 1] < seen[-1, 1]).sum()) < max(1, math.ceil(size / 15))
 
 
 def grown(past: Past, rung: int) -> Values:
@@ -126,7 +127,7 @@ def beyond(margin: float) -> Rule:
         if len(values) < ETA:
             return True
         unit = (values - values.min(axis=0)) / np.maximum(np.ptp(values, axis=0), 1e-9)
-        return not (unit[:-1] <= unit[-1] + margin).all(axis=1).any()
+        return not bool((unit[:-1] <= unit[-1] + margin).all(axis=1).any())
 
     return rule
 
@@ -151,16 +152,14 @@ def search(rule: Rule | None, seed: int) -> tuple[Values, int, int]:
 
     The oracle trains whoever no final value met so far dominates, and pays one epoch for a look.
     """
-    g, past, finals, used, begun = np.random.default_rng(seed), Past(), [], 0, 0
+    g, past, used, begun = np.random.default_rng(seed), Past(), 0, 0
+    finals: list[Values] = []
     while used < BUDGET:
         final, last, goes_on = network(g), 0, True
         for rung in RUNGS if rule else RUNGS[:1]:
             used, last = used + rung - last, rung
             past.seen[rung][begun] = after(final, rung)
-            if rule:
-                goes_on = rule(past, rung, begun)
-            else:
-                goes_on = not any((other <= final).all() for other in finals)
+            goes_on = rule(past, rung, begun) if rule else not any((other <= final).all() for other in finals)
             if not goes_on:
                 break
         finals.append(final)

@@ -23,7 +23,7 @@ from .engine import Engine
 from .feasibility import check_feasible
 from .ledger.entities import Evaluation
 from .ledger.store import Ledger
-from .outcome import Examiner, examine_front, single_exits, static_numbers, still_front, tune_front
+from .outcome import Examiner, score_front, single_exits, static_numbers, still_front, tune_front
 from .problem import Problem
 from .profiling import Profiler
 from .proposals import Proposer, numbers
@@ -173,7 +173,7 @@ class Driver:
             self.problem.data.signature,
             self._table,
             seed=self.problem.strategy.seed,
-            progress=lambda what, done, total: self._watch(Event(what, done, total)),
+            progress=self._note,
         )
         book, found = profiler.book(self.problem.devices)
         check_feasible(self.problem, found.costs, book)
@@ -267,29 +267,25 @@ class Driver:
         ledger.open_test(self.search_id, self._clock())
         test = sealed_test(problem.data, problem.splits, problem.strategy.seed)
         examiner = Examiner(problem, self.folder, book, test)
-        scored = examine_front(
-            ledger,
-            self.search_id,
-            front,
-            examiner,
-            lambda what, done, total: self._watch(Event(what, done, total)),
-        )
+        scored = score_front(ledger, self.search_id, front, examiner)
         kept = still_front(problem, scored)
         ledger.mark_front(self.search_id, kept)
-        members = sorted({number for number, _ in scored})
-        statics = [examiner.full(number) for number in static_numbers(ledger, self.search_id)]
-        examined = Examined(
-            scored,
-            frozenset(kept),
-            statics,
-            [examiner.timed(s) for s in single_exits(problem, examiner, members)],
-        )
+        static = [examiner.full(number) for number in static_numbers(ledger, self.search_id)]
+        single = single_exits(problem, examiner, sorted({number for number, _ in scored}))
+        timed = examiner.measure([*scored.values(), *static, *single], self._note)
+        scored = dict(zip(scored, timed, strict=False))
+        ledger.record_measured(self.search_id, {key: each.measured for key, each in scored.items()})
+        static, single = timed[len(scored) : len(scored) + len(static)], timed[len(scored) + len(static) :]
+        examined = Examined(scored, frozenset(kept), static, single)
         notes = [f"Why it ended: {reason}."]
         if len(kept) < len(scored):
             notes.append(f"{len(scored) - len(kept)} points fell off the front on unseen data.")
         notes += sorted({note for each in scored.values() for note in each.point.notes})
         seconds = self._clock() - ledger.search(self.search_id).created_at
         return build_report(problem, ledger, self.search_id, examined, seconds=seconds, notes=notes)
+
+    def _note(self, what: str, done: int, total: int) -> None:
+        self._watch(Event(what, done, total))
 
     # -- lease ------------------------------------------------------------------------------------------
 

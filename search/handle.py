@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
+
+from rich.console import Console
 
 from ..evaluators.from_scratch import load_candidate
 from ..spaces.architecture import Architecture
@@ -15,6 +18,7 @@ from ..spaces.network import RoutedNetwork
 from ..spaces.policy import Policy
 from ..spaces.space import describe
 from .candidate import candidate_folder
+from .display import Display
 from .driver import Driver, Event, Watcher
 from .ledger.entities import Counts, Point
 from .ledger.store import Ledger
@@ -135,10 +139,11 @@ class Search:
         """Have the watcher told of everything that goes on in the run of this process."""
         self._watchers.append(watcher)
 
-    def wait(self, timeout: float | None = None) -> FrontReport | None:
+    def wait(self, *, progress: bool = False, timeout: float | None = None) -> FrontReport | None:
         """Wait for the run of this process to end; its report, or None if it was interrupted or cancelled.
 
         Args:
+            progress: show what goes on.
             timeout: seconds; None waits for ever. Ctrl-C interrupts the search; everything is saved.
 
         Raises:
@@ -148,7 +153,10 @@ class Search:
         if self._thread is None:
             raise SpecError(self.id, "is not run by this process; call resume() first")
         try:
-            self._thread.join(timeout)
+            with Display(Console()) if progress else nullcontext() as display:
+                if display is not None:
+                    self.watch(display.show)
+                self._thread.join(timeout)
         except KeyboardInterrupt:
             self.interrupt()
             self._thread.join()

@@ -86,7 +86,7 @@ def run(engine: Engine, assignment: Assignment, folder: Path) -> None:
     resources = {"cpu": budget.cpus_per_worker, "gpu": budget.gpus_per_worker}
     shared = ray.put(assignment)
     trainable = tune.with_resources(tune.with_parameters(_Evaluation, shared=[shared]), resources)
-    with tempfile.TemporaryDirectory(prefix="tune-", dir=_made(folder)) as notes:
+    with tempfile.TemporaryDirectory(prefix="tune-", dir=_made(folder.resolve())) as notes:
         tuner = Tuner(
             trainable,
             tune_config=TuneConfig(

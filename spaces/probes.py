@@ -1,0 +1,142 @@
+"""Probes: looking at spaces and networks from outside, the slow and plain way, for the contracts in `testing.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .architecture import Architecture
+from .backbone import Backbone, Signature
+from .decisions import decision
+from .network import DynamicNetwork
+from .policy import Policy
+from .scope import Chance, Scalar, Scope
+from .space import Space, build
+from .step import SegmentStep
+
+Candidate = tuple[dict[str, Scalar], Architecture]
+
+_TINY_GAP = 4e-6  # thresholds keep half of this from every score: no rounding can flip a decision
+
+
+@final
+class Asked:
+    """Answers at random, and notes the range of every name; `ranges` may be shared by many."""
+
+    def __init__(self, seed: int, ranges: dict[str, set[object]]) -> None:
+        self._chance = Chance(np.random.default_rng(seed))
+        self._ranges = ranges
+        self.params = self._chance.params
+
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        """A random choice."""
+        self._ranges.setdefault(name, set()).add(tuple((type(choice), choice) for choice in choices))
+        return self._chance.suggest_categorical(name, choices)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """A random integer."""
+        self._ranges.setdefault(name, set()).add((low, high))
+        return self._chance.suggest_int(name, low, high)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """A random number."""
+        self._ranges.setdefault(name, set()).add((low, high, log))
+        return self._chance.suggest_float(name, low, high, log=log)
+
+
+def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate]:
+    """Architectures at random, dynamic ones first, each once, with the answers that make them."""
+    found: dict[Architecture, dict[str, Scalar]] = {}
+    for seed in range(10 * number):
+        chance = Chance(np.random.default_rng(seed))
+        found.setdefault(space.sample(Scope(chance), signature), chance.params)
+    ordered = sorted(found.items(), key=lambda item: not item[0].families)
+    return [(params, architecture) for architecture, params in ordered[:number]]
+
+
+def settled(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:
+    """A network in evaluation mode whose answers vary from input to input as a trained one's do, and inputs."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = build(architecture, signature).train()
+        x = torch.randn(inputs, *signature.input_shape)
+        for _ in range(20):
+            network(x)
+        for step in network.exit_steps:
+            step.temperature.fill_(0.5 + 0.25 * step.index)
+    return network.eval(), x
+
+
+def simulate(logits: Sequence[Tensor], policy: Policy) -> Tensor:
+    """The exit that each of `b` inputs takes, from everybody's logits `b x c` at every exit."""
+    exits, state = len(logits) - 1, None
+    taken = torch.full((logits[0].shape[0],), exits)
+    for exit_index, threshold in enumerate(policy.thresholds):
+        if threshold is not None:
+            score, state = decision(policy.decision).score(logits[exit_index], state)
+            taken[(score > threshold) & (taken == exits)] = exit_index
+    return taken
+
+
+def policies(logits: Sequence[Tensor], schemes: Sequence[str], *, seed: int) -> Iterator[Policy]:
+    """The full network, every single exit, and for each scheme thresholds midway between scores, exits switched off."""
+    exits, g = len(logits) - 1, np.random.default_rng(seed)
+    yield Policy.never(exits)
+    yield from (Policy.single(exits, k) for k in range(exits))
+    for name in schemes if exits else ():
+        for tried in ((True,) * exits, (True,) * exits, tuple(bool(k != seed % exits) for k in range(exits))):
+            thresholds: tuple[float | None, ...] = ()
+            for k in range(exits):
+                threshold = _midway(logits, Policy(name, (*thresholds, 0.0)), g) if tried[k] else None
+                thresholds = (*thresholds, threshold)
+            yield Policy(name, thresholds)
+
+
+def _midway(logits: Sequence[Tensor], policy: Policy, g: np.random.Generator) -> float:
+    """A threshold for the policy's last exit that lies between two scores of those who get there, if two differ."""
+    here, state = len(policy.thresholds) - 1, None
+    for k, threshold in enumerate(policy.thresholds):
+        if threshold is not None:
+            score, state = decision(policy.decision).score(logits[k], state)
+    scores = score[simulate([*logits[:here], logits[-1]], Policy(policy.decision, policy.thresholds[:here])) == here]
+    ordered = scores.double().unique()
+    gaps = (ordered.diff() > _TINY_GAP).nonzero().flatten()
+    if len(gaps) == 0:
+        return float(ordered[-1]) + 0.5 if len(ordered) else 0.5
+    at = int(gaps[int(g.integers(len(gaps)))])
+    return float(ordered[at] + ordered[at + 1]) / 2
+
+
+@contextmanager
+def hooked(network: DynamicNetwork) -> Iterator[Counter[str]]:
+    """Counts, by hooks of torch, the inputs that really run through each segment and exit head."""
+    rows: Counter[str] = Counter()
+
+    def watch(module: nn.Module, name: str) -> Any:
+        return module.register_forward_hook(lambda _module, given, _made: rows.update({name: given[0].shape[0]}))
+
+    handles = [watch(step.body, step.info.name) for step in network.steps if isinstance(step, SegmentStep)]
+    handles += [watch(step.head, f"exit.{step.index}") for step in network.exit_steps]
+    yield rows
+    for handle in handles:
+        handle.remove()
+
+
+def pieces_of(network: DynamicNetwork, backbone: Backbone) -> set[tuple[object, ...]]:
+    """What a latency table must know of a network: segments by the blocks they hold, other parts by their tokens."""
+    names = {id(backbone.stem): "stem", id(backbone.head): "head"}
+    names |= {id(block): f"block {index}" for index, block in enumerate(backbone.blocks)}
+    found: set[tuple[object, ...]] = set()
+    for part in network.parts():
+        if isinstance(part.call, nn.Sequential):
+            found.add((part.info.kind, *(names.get(id(child), type(child).__name__) for child in part.call)))
+        else:
+            shapes = tuple(tuple(x.shape) for x in part.inputs)
+            found.add((part.info.kind, part.info.decision, part.token, shapes))
+    return found

@@ -1,0 +1,363 @@
+"""The contracts of families, backbones and decision schemes, as test suites. Imports pytest: no facade may import it.
+
+Subclass one and supply its first fixture; the others have values that suit image networks:
+
+    class TestMyFamily(FamilyContract):
+        @pytest.fixture
+        def family(self) -> AbstractFamily:
+            return MyFamily()
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .architecture import Architecture
+from .backbone import AbstractBackbone, Outline, Signature, outline
+from .backbones import BACKBONES
+from .decision import AbstractDecision
+from .decisions import decision as decision_named
+from .errors import ShapeError, SpecError, UnknownNameError
+from .family import AbstractFamily
+from .network import DynamicNetwork
+from .plan import Plan
+from .policy import Policy
+from .probes import Asked, Candidate, hooked, pieces_of, policies, sample, settled, simulate
+from .scope import Replay, Scalar, Scope, Suggester, enumerate_points
+from .space import Space, build, describe
+from .step import judge
+from .trace import COMPACT, Recorder, counts
+
+Params = Mapping[str, Scalar]
+
+_IDS_ELSEWHERE = """
+import json, sys
+from {package} import Signature, Space
+task = json.load(sys.stdin)
+space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
+print(json.dumps([space.replay(params, signature).id for params in task["params"]]))
+"""
+
+
+def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
+    """Routed mode does what simulated mode says, as a batch and one by one; gives the exits taken."""
+    infos = tuple(part.info for part in network.parts())
+    with torch.no_grad():
+        logits = network(x)
+    taken = simulate(logits, policy)
+    answers = torch.stack([logits[exit_index][row] for row, exit_index in enumerate(taken.tolist())])
+    trace = counts(infos, policy, taken.numpy())
+    ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]  # moving rows is no network's work
+    watched = [column for column in ran if infos[column].kind != "decide"]
+    for pieces in ([x], x.split(1)):
+        start = 0
+        with hooked(network) as rows:
+            for piece in pieces:
+                here = slice(start, start + len(piece))
+                recorder = Recorder(len(piece))
+                routed = network.route(piece, policy, recorder)
+                assert routed.exit_taken.tolist() == taken[here].tolist(), policy.describe()
+                torch.testing.assert_close(routed.logits, answers[here], rtol=0, atol=1e-5)
+                assert np.array_equal(recorder.counts(infos)[:, ran], trace[here][:, ran]), policy.describe()
+                start += len(piece)
+        expected = {infos[column].name: trace[:, column].sum() for column in watched}
+        assert {info: rows[info] for info in expected} == expected, policy.describe()
+    return taken
+
+
+def check_gradients(logits: Sequence[Tensor], module: nn.Module) -> None:
+    """Every weight has a finite gradient, and something of it arrives."""
+    labels = torch.arange(logits[0].shape[0]) % logits[0].shape[1]
+    torch.stack([functional.cross_entropy(x, labels) for x in logits]).sum().backward()  # type: ignore[no-untyped-call]
+    for name, weight in module.named_parameters():
+        assert weight.grad is not None, f"no gradient reaches {name}"
+        assert bool(torch.isfinite(weight.grad).all()), name
+        assert bool(weight.grad.any()), f"the gradient of {name} is zero"
+
+
+class FamilyContract:
+    """What every family keeps to, on every backbone; the fixture `family` supplies one with its ranges."""
+
+    @pytest.fixture
+    def signature(self) -> Signature:
+        """Inputs and classes of the networks built."""
+        return Signature((1, 8, 8), 4)
+
+    @pytest.fixture(params=BACKBONES, ids=lambda kind: kind.name)
+    def backbone(self, request: pytest.FixtureRequest) -> AbstractBackbone:
+        """A backbone the family fits."""
+        made: AbstractBackbone = request.param()
+        return made
+
+    @pytest.fixture
+    def space(self, family: AbstractFamily, backbone: AbstractBackbone) -> Space:
+        """The family on the backbone."""
+        return Space((backbone,), (family,))
+
+    @pytest.fixture
+    def candidates(self, space: Space, signature: Signature) -> list[Candidate]:
+        """Some members of the space; the first ones are dynamic."""
+        return sample(space, signature, number=4)
+
+    @pytest.fixture
+    def suggesters(self) -> Sequence[Callable[[Params], Suggester]]:
+        """What answers from stored parameters; a user of Optuna adds its `FixedTrial`."""
+        return (Replay,)
+
+    @pytest.fixture
+    def small(self, family: AbstractFamily, backbone: AbstractBackbone, signature: Signature) -> tuple[Any, Outline]:
+        """The smallest choice of the backbone and its outline: few enough members to list them all."""
+        choice = backbone.extremes()[0]
+        return choice, outline(backbone.build(choice, signature).eval(), signature)
+
+    def test_says_what_it_is(self, family: AbstractFamily) -> None:
+        assert re.fullmatch("[a-z][a-z0-9_]*", family.name)
+        assert family.wing in ("sample", "spatial", "temporal")
+        assert family.switches
+        assert re.search(r"\d{4}", family.source), "a source has a year"
+        assert getattr(type(family), "__final__", False), "concrete classes are final"
+        assert type(family).from_mapping(json.loads(json.dumps(family.to_mapping()))) == family
+        assert all(decision_named(name).name == name for name in family.decisions())
+
+    def test_names_are_scoped_and_keep_their_range(
+        self, family: AbstractFamily, space: Space, signature: Signature
+    ) -> None:
+        ranges: dict[str, set[object]] = {}
+        for seed in range(60):
+            space.sample(Scope(Asked(seed, ranges)), signature)
+        changing = {name: found for name, found in ranges.items() if len(found) > 1}
+        assert not changing, "a name always means the same range"
+        places = {name.partition(".")[0] for name in ranges}
+        assert family.name in places
+        assert places <= {"backbone", space.backbones[0].name, family.name, "training"}
+
+    def test_replay_is_exact(
+        self,
+        space: Space,
+        signature: Signature,
+        candidates: list[Candidate],
+        suggesters: Sequence[Callable[[Params], Suggester]],
+    ) -> None:
+        for params, architecture in candidates:
+            assert space.replay(params, signature).id == architecture.id
+            for suggester in suggesters:
+                assert space.sample(Scope(suggester(params)), signature) == architecture
+
+    def test_choice_survives_a_document(self, family: AbstractFamily, candidates: list[Candidate]) -> None:
+        for _, architecture in candidates:
+            mapping = architecture.families.get(family.name)
+            if mapping is not None:
+                choice = family.choice_type.from_mapping(mapping)
+                assert family.choice_type.from_mapping(choice.to_mapping()) == choice
+                assert choice.to_mapping() == mapping
+                assert family.describe(choice) in describe(architecture)
+
+    def test_size_is_the_number_of_choices(self, family: AbstractFamily, small: tuple[Any, Outline]) -> None:
+        made = [choice for _, choice in enumerate_points(lambda scope: family.suggest(scope, small[1]))]
+        assert len(made) == len(set(made)) == family.size(small[1])
+
+    def test_cover_holds_exactly_the_parts_of_all_choices(
+        self, family: AbstractFamily, backbone: AbstractBackbone, small: tuple[Any, Outline], signature: Signature
+    ) -> None:
+        built = backbone.build(small[0], signature).eval()
+
+        def pieces(choice: Any) -> set[tuple[object, ...]]:
+            plan = Plan(built, small[1], signature)
+            family.apply(choice, plan)
+            part: dict[str, Any] = {family.name: choice.to_mapping()}
+            return pieces_of(plan.lower(Architecture.of(backbone={}, families=part, training={})).eval(), built)
+
+        made = [choice for _, choice in enumerate_points(lambda scope: family.suggest(scope, small[1]))]
+        needed = set[tuple[object, ...]]().union(*(pieces(choice) for choice in made if choice is not None))
+        assert set[tuple[object, ...]]().union(*map(pieces, family.cover(small[1]))) == needed
+
+    def test_ids_are_the_same_in_another_process(self, family: AbstractFamily, signature: Signature) -> None:
+        space = Space(families=(family,))
+        candidates = sample(space, signature, number=12)
+        task = {"space": space.to_mapping(), "signature": signature.to_mapping(), "params": [p for p, _ in candidates]}
+        done = subprocess.run(
+            [sys.executable, "-c", _IDS_ELSEWHERE.format(package=__package__)],
+            input=json.dumps(task),
+            env={**os.environ, "PYTHONHASHSEED": "4711"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == [architecture.id for _, architecture in candidates]
+
+    def test_network_runs_at_two_batch_sizes(self, candidates: list[Candidate], signature: Signature) -> None:
+        for _, architecture in candidates:
+            network, x = settled(architecture, signature, inputs=5)
+            with torch.no_grad():
+                together, alone = network(x), network(x[:1])
+            assert len(together) == network.exits + 1
+            for many, one in zip(together, alone, strict=True):
+                assert many.shape == (5, signature.classes)
+                torch.testing.assert_close(one, many[:1], rtol=0, atol=1e-5)
+
+    def test_finite_gradients_reach_every_weight(self, candidates: list[Candidate], signature: Signature) -> None:
+        for _, architecture in candidates:
+            network, x = settled(architecture, signature, inputs=16)
+            check_gradients(network.train()(x), network)
+
+    def test_weights_survive_a_state_dict(self, candidates: list[Candidate], signature: Signature) -> None:
+        for _, architecture in candidates:
+            network, x = settled(architecture, signature, inputs=3)
+            other = build(architecture, signature).eval()
+            other.load_state_dict(network.state_dict())
+            with torch.no_grad():
+                assert all(torch.equal(a, b) for a, b in zip(network(x), other(x), strict=True))
+
+    def test_routed_is_simulated_and_work_is_the_trace(
+        self, family: AbstractFamily, candidates: list[Candidate], signature: Signature
+    ) -> None:
+        for seed, (_, architecture) in enumerate(candidates):
+            network, x = settled(architecture, signature, inputs=32)
+            with torch.no_grad():
+                logits = network(x)
+            taken = [check_routing(network, x, p) for p in policies(logits, family.decisions(), seed=seed)]
+            left_at = {exit_index for numbers in taken for exit_index in numbers.tolist()}
+            assert left_at == set(range(network.exits + 1)), "some exit was never taken"
+            if network.exits:
+                assert any(len(numbers.unique()) > 1 for numbers in taken), "no policy divided the inputs"
+
+    def test_bad_choices_name_their_place(
+        self, family: AbstractFamily, candidates: list[Candidate], signature: Signature
+    ) -> None:
+        whole = candidates[0][1].to_mapping()
+        good, place = whole["families"][family.name], f"architecture.families.{family.name}"
+
+        def refused(choice: object, error: type[SpecError], path: str) -> None:
+            families = {**whole["families"], family.name: choice}
+            with pytest.raises(error) as caught:
+                build(Architecture.from_mapping({**whole, "families": families}), signature)
+            assert caught.value.path == path
+
+        refused({**good, "no_such_option": 1}, UnknownNameError, f"{place}.no_such_option")
+        refused(3, SpecError, place)
+        for name in good:
+            refused({**good, name: {"no": "value"}}, SpecError, f"{place}.{name}")
+
+
+class BackboneContract:
+    """What every backbone keeps to; the fixture `backbone` supplies one with its ranges."""
+
+    @pytest.fixture
+    def signature(self) -> Signature:
+        """Inputs and classes of the networks built."""
+        return Signature((1, 8, 8), 4)
+
+    def test_says_what_it_is(self, backbone: AbstractBackbone) -> None:
+        assert re.fullmatch("[a-z][a-z0-9_]*", backbone.name)
+        assert re.search(r"\d{4}", backbone.source), "a source has a year"
+        assert getattr(type(backbone), "__final__", False), "concrete classes are final"
+        assert type(backbone).from_mapping(json.loads(json.dumps(backbone.to_mapping()))) == backbone
+
+    def test_size_is_the_number_of_choices(self, backbone: AbstractBackbone) -> None:
+        made = [choice for _, choice in enumerate_points(backbone.suggest)]
+        assert len(made) == len(set(made)) == backbone.size()
+        assert len({backbone.describe(choice) for choice in made}) == len(made), "tables would confuse two of them"
+        assert all(backbone.choice_type.from_mapping(choice.to_mapping()) == choice for choice in made)
+
+    def test_extremes_bound_the_work(self, backbone: AbstractBackbone, signature: Signature) -> None:
+        made = [choice for _, choice in enumerate_points(backbone.suggest)]
+        work = {choice: self._work(backbone, choice, signature) for choice in made}
+        smallest, largest = backbone.extremes()
+        assert work[smallest] == min(work.values())
+        assert work[largest] == max(work.values())
+
+    def test_outline_is_what_runs(self, backbone: AbstractBackbone, signature: Signature) -> None:
+        for choice in backbone.extremes():
+            built = backbone.build(choice, signature).eval()
+            shapes = outline(built, signature)
+            assert sum(shapes.stages) == shapes.blocks == len(built.blocks)
+            with torch.no_grad():
+                x = torch.randn(3, *signature.input_shape)
+                features, logits = built.stem(x), built(x)
+                for block, shape in zip(built.blocks, shapes.feature_shapes, strict=True):
+                    features = block(features)
+                    assert tuple(features.shape) == (3, *shape)
+                assert torch.equal(built.head(features), logits)
+            assert logits.shape == (3, signature.classes)
+            assert all(macs > 0 for macs in shapes.block_macs)
+
+    def test_inputs_do_not_influence_each_other(self, backbone: AbstractBackbone, signature: Signature) -> None:
+        built = backbone.build(backbone.extremes()[1], signature).eval()
+        with torch.no_grad():
+            x = torch.randn(5, *signature.input_shape)
+            together = built(x)
+            for row in range(5):
+                torch.testing.assert_close(built(x[row : row + 1])[0], together[row], rtol=0, atol=1e-5)
+
+    def test_finite_gradients_reach_every_weight(self, backbone: AbstractBackbone, signature: Signature) -> None:
+        for choice in backbone.extremes():
+            built = backbone.build(choice, signature).train()
+            check_gradients([built(torch.randn(16, *signature.input_shape))], built)
+
+    def test_unfit_inputs_are_refused(self, backbone: AbstractBackbone) -> None:
+        with pytest.raises(ShapeError, match="image"):
+            backbone.build(backbone.extremes()[0], Signature((5,), 4))
+
+    @staticmethod
+    def _work(backbone: AbstractBackbone, choice: Any, signature: Signature) -> int:
+        return sum(outline(backbone.build(choice, signature).eval(), signature).block_macs)
+
+
+class DecisionContract:
+    """What every decision scheme keeps to; the fixture `decision` supplies one."""
+
+    @pytest.fixture
+    def exits(self) -> list[Tensor]:
+        """Logits `64 x 5` of four exits, tried one after the other."""
+        g = torch.Generator().manual_seed(0)
+        return [2 * torch.randn(64, 5, generator=g) for _ in range(4)]
+
+    def test_says_what_it_is(self, decision: AbstractDecision) -> None:
+        assert re.fullmatch("[a-z][a-z0-9_]*", decision.name)
+        assert re.search(r"\d{4}", decision.source), "a source has a year"
+        assert getattr(type(decision), "__final__", False), "concrete classes are final"
+
+    def test_one_finite_score_an_input(self, decision: AbstractDecision, exits: list[Tensor]) -> None:
+        state = None
+        for logits in exits:
+            score, state = decision.score(logits, state)
+            assert score.shape == (64,)
+            assert bool(torch.isfinite(score).all())
+            assert (state is not None) == decision.remembers
+            assert state is None or state.shape[0] == 64, "one row for each input"
+
+    def test_rows_stay_apart(self, decision: AbstractDecision, exits: list[Tensor]) -> None:
+        """Compaction keeps some rows of logits and state; what it keeps must score as before."""
+        state, kept, rows = None, None, torch.arange(64)
+        for logits in exits:
+            whole, state = decision.score(logits, state)
+            score, kept = decision.score(logits[rows], kept)
+            assert torch.equal(score, whole[rows])
+            stay = torch.arange(1, len(rows), 2)  # every second one leaves
+            rows, kept = rows[stay], None if kept is None else kept[stay]
+
+    def test_one_input_is_judged_like_many(self, decision: AbstractDecision, exits: list[Tensor]) -> None:
+        threshold = float(decision.score(exits[0], None)[0].median()) + 1e-3
+        many, _ = judge(decision, exits[0], None, threshold)
+        assert isinstance(many, Tensor)
+        assert [judge(decision, row, None, threshold)[0] for row in exits[0].split(1)] == many.tolist()
+
+    def test_scores_do_not_depend_on_a_common_offset(self, decision: AbstractDecision, exits: list[Tensor]) -> None:
+        shifted = decision.score(exits[0] + 3, None)[0]
+        torch.testing.assert_close(shifted, decision.score(exits[0], None)[0], rtol=0, atol=1e-5)
+
+    def test_sharper_answers_never_score_less(self, decision: AbstractDecision, exits: list[Tensor]) -> None:
+        assert bool((decision.score(2 * exits[0], None)[0] >= decision.score(exits[0], None)[0] - 1e-6).all())

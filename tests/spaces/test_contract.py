@@ -1,0 +1,57 @@
+"""Every member of the tuples keeps its contract. A new family, backbone or scheme adds a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import optuna
+import pytest
+
+from dynarch.spaces.backbone import AbstractBackbone
+from dynarch.spaces.backbones import BACKBONES, InvertedResidual, Residual
+from dynarch.spaces.decision import AbstractDecision
+from dynarch.spaces.decisions import DECISIONS
+from dynarch.spaces.families import FAMILIES, EarlyExit
+from dynarch.spaces.family import AbstractFamily
+from dynarch.spaces.scope import Replay, Suggester
+from dynarch.spaces.testing import BackboneContract, DecisionContract, FamilyContract, Params
+
+# Ranges wide enough to reach every part of a family or backbone, small enough to list all members.
+FAMILY_ROWS: tuple[AbstractFamily, ...] = (EarlyExit(heads=("linear", "mlp", "conv")),)
+BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
+    Residual(width=(4, 6), depth=(1, 2), stages=2),
+    InvertedResidual(width=(4, 6), expansion=(1, 3), depth=(1, 2), stages=2),
+)
+
+
+def test_every_member_has_its_row() -> None:
+    assert tuple(type(row) for row in FAMILY_ROWS) == FAMILIES
+    assert tuple(type(row) for row in BACKBONE_ROWS) == BACKBONES
+    for members in (FAMILIES, BACKBONES, DECISIONS):
+        names = [member.name for member in members]
+        assert len(set(names)) == len(names), "two members share a name"
+
+
+class TestFamilies(FamilyContract):
+    @pytest.fixture(params=FAMILY_ROWS, ids=lambda row: row.name)
+    def family(self, request: pytest.FixtureRequest) -> AbstractFamily:
+        row: AbstractFamily = request.param
+        return row
+
+    @pytest.fixture
+    def suggesters(self) -> Sequence[Callable[[Params], Suggester]]:
+        return (Replay, lambda params: optuna.trial.FixedTrial(dict(params)))  # type: ignore[list-item]
+
+
+class TestBackbones(BackboneContract):
+    @pytest.fixture(params=BACKBONE_ROWS, ids=lambda row: row.name)
+    def backbone(self, request: pytest.FixtureRequest) -> AbstractBackbone:
+        row: AbstractBackbone = request.param
+        return row
+
+
+class TestDecisions(DecisionContract):
+    @pytest.fixture(params=DECISIONS, ids=lambda member: member.name)
+    def decision(self, request: pytest.FixtureRequest) -> AbstractDecision:
+        member: AbstractDecision = request.param
+        return member
