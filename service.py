@@ -23,7 +23,7 @@ from rich.table import Table
 from .hardware.device import AbstractDevice
 from .hardware.devices import device_from_dict
 from .search.display import Display
-from .search.handle import EXPERIMENT, FrontPoint, Search, Status
+from .search.handle import EXPERIMENT, LOG_WARNING, FrontPoint, Search, Status, Warn
 from .search.problem import Problem
 from .search.profiling import Profiler
 from .search.report import front_table
@@ -68,8 +68,12 @@ class SearchService:
         self.storage.prepare()
         self._ray = ray
 
-    def launch(self, problem: Problem) -> Search:
-        """Record a search and run it in the background of this process."""
+    def launch(self, problem: Problem, *, warn: Warn = LOG_WARNING) -> Search:
+        """Record a search and run it in the background of this process.
+
+        Args:
+            warn: told what does not end the search but should be known; by default the logger `dynarch`.
+        """
         search_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         self.storage.keep_data(problem.data)
         with self.storage.open_ledger() as ledger:
@@ -81,7 +85,7 @@ class SearchService:
                 created_at=time.time(),
                 data_id=problem.data.id,
             )
-        return self.get(search_id).resume()
+        return self.get(search_id).resume(warn=warn)
 
     def list(self) -> tuple[Status, ...]:
         """All searches, the newest last."""
@@ -169,8 +173,9 @@ def search(
     ray: RayOption = None,
 ) -> None:
     """Run a search and print its front."""
+    problem = load_spec(spec)
     service = SearchService(storage, database=database, tracking=tracking, ray=ray)
-    _follow(service, service.launch(load_spec(spec)))
+    _follow(service, service.launch(problem, warn=_warn))
 
 
 @app.command()
@@ -181,9 +186,14 @@ def resume(
     tracking: TrackingOption = None,
     ray: RayOption = None,
 ) -> None:
-    """Continue a search that was interrupted or whose driver died."""
+    """Continue a search that was interrupted or whose driver died; of a finished one, bring MLflow up to date."""
     service = SearchService(storage, database=database, tracking=tracking, ray=ray)
-    _follow(service, service.get(search_id).resume(warn=_warn))
+    held = service.get(search_id)
+    if held.status().state == "finished":
+        written = held.sync()
+        out.print(f"search {held.id} has finished; MLflow is complete ({written} candidates written late)")
+        return
+    _follow(service, held.resume(warn=_warn))
 
 
 @app.command()
@@ -293,7 +303,7 @@ def _follow(service: SearchService, running: Search) -> None:
     except KeyboardInterrupt:
         again = f"dynarch resume {running.id} --storage {service.storage.folder}"
         err.print(f"interrupted, everything is saved; continue with: {again}", highlight=False, soft_wrap=True)
-        raise
+        raise typer.Exit(130) from None
     if report is None:
         state = running.status()
         out.print(f"search {state.id} is {state.state}: {state.reason}", highlight=False)

@@ -7,8 +7,8 @@ from typing import ClassVar, final
 
 import torch
 
-from ..spaces.errors import DeviceUnavailableError
-from .device import AbstractDevice, Statistic, check_count, check_dtype, cpu_items, visible_cores
+from ..spaces.errors import SpecError
+from .device import MEMORY_FORMATS, AbstractDevice, Statistic, check_count, check_dtype, check_threads, cpu_items
 
 
 @final
@@ -19,8 +19,14 @@ class Cpu(AbstractDevice):
     One thread by default: with more, a core taken by a neighbour stalls every parallel region, and the
     measurements say more about the neighbour than about the network.
 
+    Args:
+        batch: inputs at a time.
+        threads: threads of an operation.
+        dtype: `float32` or `bfloat16`.
+        memory_format: `contiguous` or `channels_last`, for images and weights of convolutions.
+
     Raises:
-        SpecError: if `batch` or `threads` is below 1 or `dtype` is not float32 or bfloat16.
+        SpecError: if `batch` or `threads` is below 1, or `dtype` or `memory_format` is none of these.
         DeviceUnavailableError: if `threads` exceeds the cores this process may use.
     """
 
@@ -30,16 +36,15 @@ class Cpu(AbstractDevice):
     batch: int = 1
     threads: int = 1
     dtype: str = "float32"
+    memory_format: str = "contiguous"
 
     def __post_init__(self) -> None:
         check_count("batch", self.batch)
-        check_count("threads", self.threads)
+        check_threads(self.threads)
         check_dtype(self.dtype, ("float32", "bfloat16"))
-        cores = visible_cores()
-        if self.threads > cores:
-            raise DeviceUnavailableError(
-                f"threads <= visible cores must hold, but got threads={self.threads} with {cores} visible;"
-                f" use threads={cores} or fewer"
+        if self.memory_format not in MEMORY_FORMATS:
+            raise SpecError(
+                "memory_format", f"must be one of {', '.join(MEMORY_FORMATS)}, but got {self.memory_format!r}"
             )
 
     @property

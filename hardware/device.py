@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..spaces.errors import SpecError
+from ..spaces.errors import DeviceUnavailableError, SpecError
 
 Statistic = Literal["min", "median"]
 
@@ -32,6 +32,10 @@ DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+}
+MEMORY_FORMATS: Mapping[str, torch.memory_format] = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
 }
 
 
@@ -92,6 +96,11 @@ class AbstractDevice(ABC):
         """What identifies the hardware and its drivers in the environment."""
 
     @property
+    def memory_format(self) -> str:
+        """How images and weights of convolutions lie in memory, one of `MEMORY_FORMATS`."""
+        return "contiguous"
+
+    @property
     def name(self) -> str:
         """Short text for people, such as `cpu b1 t1 float32 eager`."""
         return f"{self.torch_device} b{self.batch} t{self.threads} {self.dtype} {self.runtime}"
@@ -111,7 +120,7 @@ class AbstractDevice(ABC):
                 ("threads", self.threads),
                 ("dtype", self.dtype),
                 ("runtime", self.runtime),
-                ("memory_format", "contiguous"),
+                ("memory_format", self.memory_format),
             )
         )
 
@@ -123,14 +132,21 @@ class AbstractDevice(ABC):
     def prepare(self, module: nn.Module) -> nn.Module:
         """A copy of `module` in evaluation mode, of this dtype, on this device.
 
-        A copy, because timing a network must not change the one that is being searched.
+        A copy, because timing a network must not change the one that is being searched. It has the shape of
+        the original: of a dynamic network it is one whose decisions, and methods such as `route`, work as before.
         """
-        return copy.deepcopy(module).eval().to(device=self.torch_device, dtype=DTYPES[self.dtype])
+        copied = copy.deepcopy(module).eval().to(device=self.torch_device, dtype=DTYPES[self.dtype])
+        if self.memory_format != "contiguous":
+            copied = copied.to(memory_format=MEMORY_FORMATS[self.memory_format])  # type: ignore[call-overload]
+        return copied
 
     def place(self, tensor: Tensor) -> Tensor:
         """`tensor` on this device; floating-point ones take this dtype, indices and masks keep theirs."""
         dtype = DTYPES[self.dtype] if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(device=self.torch_device, dtype=dtype)
+        placed = tensor.to(device=self.torch_device, dtype=dtype)
+        if placed.dim() == 4 and self.memory_format != "contiguous":
+            placed = placed.contiguous(memory_format=MEMORY_FORMATS[self.memory_format])
+        return placed
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -142,6 +158,18 @@ class AbstractDevice(ABC):
                 yield
         finally:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run small operations on one thread, then restore: two that wait for each other are slower than one,
+    and on a busy machine many times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -193,6 +221,22 @@ def check_count(name: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SpecError(name, f"must be an integer of at least 1, but got {value!r}; use 1 if unsure")
+
+
+def check_threads(threads: object) -> None:
+    """Refuse a number of threads that this process has no cores for.
+
+    Raises:
+        SpecError: if `threads` is no integer of at least one.
+        DeviceUnavailableError: if it exceeds the cores this process may use.
+    """
+    check_count("threads", threads)
+    cores = visible_cores()
+    if isinstance(threads, int) and threads > cores:
+        raise DeviceUnavailableError(
+            f"threads <= visible cores must hold, but got threads={threads} with {cores} visible;"
+            f" use threads={cores} or fewer"
+        )
 
 
 def check_dtype(dtype: object, known: tuple[str, ...]) -> None:

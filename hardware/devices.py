@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 
 from ..spaces.errors import SpecError, UnknownNameError
+from .compiled import CompiledCpu
 from .cpu import Cpu
 from .cuda import Cuda
 from .device import AbstractDevice
+from .onnx_runtime import OnnxCpu
 
 # A new device kind is one file and one entry here.
-DEVICES: tuple[type[AbstractDevice], ...] = (Cpu, Cuda)
+DEVICES: tuple[type[AbstractDevice], ...] = (Cpu, CompiledCpu, OnnxCpu, Cuda)
 
 
 def device_from_dict(mapping: Mapping[str, object], path: str = "device") -> AbstractDevice:

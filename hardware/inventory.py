@@ -17,6 +17,7 @@ from ..spaces.network import DynamicNetwork
 from ..spaces.plan import Plan
 from ..spaces.space import Space, backbone_outline
 from ..spaces.trace import COMPACT, Part, PartInfo
+from .device import one_thread
 from .keys import PartKey, concatenate, part_key
 
 
@@ -172,7 +173,7 @@ def inventory(
     """
     found: dict[str, tuple[PartKey, Part]] = {}
     costs = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         for network, cache in networks_of(space, signature):
             parts = network.parts()
             keys = keys_of(parts, cache)

@@ -76,6 +76,11 @@ class PartKey:
         }
 
 
+def key_hash(kind: str, ops: Sequence[Operation]) -> str:
+    """The hash that a key with these contents has."""
+    return content_id({"version": KEY_SCHEMA_VERSION, "kind": kind, "ops": list(ops)}, 24)
+
+
 def part_key(fn: Callable[..., object], inputs: tuple[Tensor, ...], *, kind: str) -> PartKey:
     """The key of `fn` on inputs like these.
 
@@ -125,9 +130,7 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _key(kind: str, ops: tuple[Operation, ...], macs: int, bytes_weights: int, uncounted: set[str]) -> PartKey:
-    canonical = {"version": KEY_SCHEMA_VERSION, "kind": kind, "ops": list(ops)}
-    digest = content_id(canonical, 24)
-    return PartKey(digest, kind, ops, macs, bytes_weights, tuple(sorted(uncounted)))
+    return PartKey(key_hash(kind, ops), kind, ops, macs, bytes_weights, tuple(sorted(uncounted)))
 
 
 @contextmanager

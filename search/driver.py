@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -16,27 +13,27 @@ from typing import final
 from ..evaluators.from_scratch import CHECKPOINT
 from ..evaluators.splits import sealed_test, visible_splits
 from ..hardware.book import LatencyBook
+from ..hardware.device import one_thread
 from ..hardware.table import LatencyTable
 from ..spaces.errors import SearchBusyError
 from . import tune
 from .engine import Engine
 from .feasibility import check_feasible
+from .lease import Lease
 from .ledger.entities import Evaluation
 from .ledger.store import Ledger
 from .outcome import Examiner, score_front, single_exits, static_numbers, still_front, tune_front
 from .problem import Problem
 from .profiling import Profiler
-from .proposals import Proposer, numbers
+from .proposals import Proposer
 from .records import Records
 from .recovery import close_orphans, sweep_checkpoints, unfinished_candidates
 from .report import FrontReport, write_report
 from .samplers import Study
-from .summary import Examined, Progress, build_report, reference_of
+from .summary import Examined, Progress, build_report, ended_in_order, reference_of
 from .worker import Assignment, arrays_of
 
-LEASE_SECONDS = 60.0
-HEARTBEAT_SECONDS = 5.0
-BOOK = "book.json"
+BOOK, REPORT = "book.json", "report"
 
 
 @final
@@ -103,14 +100,17 @@ class Driver:
         self._watch = watcher or (lambda event: None)
         self._clock = clock
         self._engine: Engine | None = None
-        self._interrupted = threading.Event()
-        self._started = clock()
+        self._stopping = threading.Event()
+        self._lease = Lease(ledger, search_id, on_stop=self._stop, clock=clock)
 
     def interrupt(self) -> None:
         """End soon, with everything saved; a resume continues."""
-        self._interrupted.set()
+        self._stop("interrupted")
+
+    def _stop(self, reason: str) -> None:
+        self._stopping.set()
         if self._engine is not None:
-            self._engine.stop("interrupted")
+            self._engine.stop(reason)
 
     def run(self) -> FrontReport | None:
         """From wherever the search is to its report; None if it was interrupted or cancelled.
@@ -120,9 +120,12 @@ class Driver:
             InfeasibleError: if nothing in the space can meet the constraints.
             StoreError: if a store fails.
         """
-        with self._lease():
+        with self._lease, one_thread():
             try:
                 return self._run()
+            except _Stopped:
+                self._ended()
+                return None
             except BaseException as error:
                 if not isinstance(error, SearchBusyError):
                     reason = str(error) or type(error).__name__
@@ -131,7 +134,6 @@ class Driver:
                 raise
 
     def _run(self) -> FrontReport | None:
-        self._ledger.withdraw_cancel(self.search_id)
         book, reference = self._profiled()
         if self._ended():
             return None
@@ -142,16 +144,19 @@ class Driver:
             return None
         self._ledger.set_status(self.search_id, "scoring")
         report = self._examined(book, reason)
+        files = write_report(report, self.folder / REPORT)
         self._ledger.set_status(self.search_id, "finished", reason=reason)
-        self._records.report(report, write_report(report, self.folder / "report"))
+        self._records.report(report, files)
         self._records.finish("finished")
         return report
 
     def _ended(self) -> bool:
         """Whether somebody asked for an end; if so, it is written down."""
+        if self._lease.lost is not None:
+            raise self._lease.lost
         if self._ledger.cancel_requested(self.search_id):
             self._ledger.set_status(self.search_id, "cancelled", reason="cancelled on request")
-        elif self._interrupted.is_set():
+        elif self._stopping.is_set():
             self._ledger.set_status(self.search_id, "interrupted", reason="interrupted; resume continues it")
         else:
             return False
@@ -212,12 +217,11 @@ class Driver:
             clock=self._clock,
         )
         self._engine = engine
-        if self._interrupted.is_set():
+        if self._stopping.is_set():
             engine.stop("interrupted")
-        for evaluation in ledger.evaluations(self.search_id):
-            if evaluation.terminal:
-                engine.tell(evaluation)
-                self._ended_candidate(evaluation, progress)
+        for evaluation, _ in ended_in_order(ledger, self.search_id):
+            engine.tell(evaluation)
+            self._ended_candidate(evaluation, progress)
         if not engine.exhausted:
             with tune.cluster(self._ray_address, cpus=self._cpus()):
                 tune.run(engine, self._assignment(book, engine), self.folder / "tune")
@@ -250,12 +254,11 @@ class Driver:
             points = [p for p in self._ledger.points(self.search_id) if p.number == evaluation.number]
             if evaluation.artefacts is not None:
                 (self.folder / evaluation.artefacts / CHECKPOINT).unlink(missing_ok=True)
-        volume, size = progress.add([numbers(point) for point in points])
-        counts = self._ledger.counts(self.search_id)
-        ended = counts.done + counts.stopped + counts.failed
+        standing = progress.end(evaluation, points)
+        counts, trials = standing.counts, self.problem.budget.trials
         self._records.candidate(evaluation, points)
-        self._records.progress(ended, hypervolume=volume, front_size=size, counts=counts)
-        self._watch(Event("searching", ended, self.problem.budget.trials, counts.stopped, counts.failed, volume))
+        self._records.progress(standing, at=evaluation.finished_at or evaluation.created_at)
+        self._watch(Event("searching", counts.total, trials, counts.stopped, counts.failed, standing.hypervolume))
 
     # -- score ------------------------------------------------------------------------------------------
 
@@ -285,48 +288,12 @@ class Driver:
         return build_report(problem, ledger, self.search_id, examined, seconds=seconds, notes=notes)
 
     def _note(self, what: str, done: int, total: int) -> None:
+        """Called throughout every measurement, so it is there that one can be cut short."""
         self._watch(Event(what, done, total))
-
-    # -- lease ------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _lease(self) -> Iterator[None]:
-        """One driver a search: held by a heartbeat, free again a minute after the holder died."""
-        holder = f"{socket.gethostname()}:{os.getpid()}:{id(self):x}"
-        self._take_over_from_the_dead()
-        self._ledger.acquire(self.search_id, holder, now=self._clock(), ttl_seconds=LEASE_SECONDS)
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(HEARTBEAT_SECONDS):
-                self._ledger.heartbeat(self.search_id, holder, now=self._clock())
-                if self._ledger.cancel_requested(self.search_id) and self._engine is not None:
-                    self._engine.stop("cancelled on request")
-
-        thread = threading.Thread(target=beat, name="dynarch-heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            self._ledger.release(self.search_id, holder)
-
-    def _take_over_from_the_dead(self) -> None:
-        """A holder on this very machine whose process is gone need not be waited for."""
-        holder = self._ledger.search(self.search_id).holder
-        if holder is None:
-            return
-        host, pid, _ = holder.rsplit(":", 2)
-        if host == socket.gethostname() and not _alive(int(pid)):
-            self._ledger.release(self.search_id, holder)
+        if self._stopping.is_set():
+            raise _Stopped
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+@final
+class _Stopped(Exception):
+    """Somebody wants the search to end, in the middle of a measurement."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -12,24 +13,31 @@ from typing import Any, final
 from rich.console import Console
 
 from ..evaluators.from_scratch import load_candidate
+from ..hardware.device import AbstractDevice, one_thread
 from ..spaces.architecture import Architecture
-from ..spaces.errors import SearchBusyError, SpecError
+from ..spaces.errors import SearchBusyError, SpecError, StoreError
 from ..spaces.network import RoutedNetwork
 from ..spaces.policy import Policy
 from ..spaces.space import describe
 from .candidate import candidate_folder
 from .display import Display
-from .driver import Driver, Event, Watcher
+from .driver import REPORT, Driver, Event, Watcher
+from .lease import release_if_dead
 from .ledger.entities import Counts, Point
 from .ledger.store import Ledger
 from .problem import Problem
+from .profiling import Profiler
 from .proposals import numbers
 from .records import Records
+from .report import read_report, report_files
 from .report_rows import FrontReport
+from .retarget import retarget
 from .storage import Storage
 from .tracking import MLflowTracker
 
 EXPERIMENT = "dynarch"
+Warn = Callable[[str], None]
+LOG_WARNING: Warn = logging.getLogger("dynarch").warning
 
 
 @final
@@ -115,8 +123,11 @@ class Search:
         data = self._storage.kept_data(spec["data"]["id"], spec["data"]["name"])
         return Problem.from_mapping(spec, data=data)
 
-    def resume(self, *, warn: Callable[[str], None] = lambda text: None) -> Search:
+    def resume(self, *, warn: Warn = LOG_WARNING) -> Search:
         """Run, or run on, in the background of this process.
+
+        Args:
+            warn: told what does not end the search but should be known.
 
         Raises:
             SearchBusyError: if it is being run already.
@@ -126,13 +137,21 @@ class Search:
             raise SearchBusyError(f"search {self.id} is running in this very process", "this process")
         if self.status().state == "finished":
             raise SpecError(self.id, "has finished; look at its front, or launch a new search")
+        with self._storage.open_ledger() as ledger:
+            if release_if_dead(ledger, self.id):
+                ledger.withdraw_cancel(self.id)
         ready = threading.Event()
         self._error = None
         self._thread = threading.Thread(
             target=self._drive, args=(self.problem(), ready, warn), name=f"dynarch-{self.id}"
         )
         self._thread.start()
-        ready.wait()
+        try:
+            ready.wait()
+        except KeyboardInterrupt:
+            ready.wait()
+            self._end_run()
+            raise
         return self
 
     def watch(self, watcher: Watcher) -> None:
@@ -158,8 +177,7 @@ class Search:
                     self.watch(display.show)
                 self._thread.join(timeout)
         except KeyboardInterrupt:
-            self.interrupt()
-            self._thread.join()
+            self._end_run()
             raise
         if self._thread.is_alive():
             raise TimeoutError(f"search {self.id} is still running after {timeout} seconds")
@@ -177,6 +195,11 @@ class Search:
         if self._driver is not None:
             self._driver.interrupt()
 
+    def _end_run(self) -> None:
+        self.interrupt()
+        if self._thread is not None:
+            self._thread.join()
+
     def cancel(self) -> None:
         """Ask whoever runs the search, here or elsewhere, to end it; what is finished is kept."""
         with self._storage.open_ledger() as ledger:
@@ -184,16 +207,66 @@ class Search:
             if record.status in ("finished", "cancelled"):
                 return
             ledger.request_cancel(self.id)
-            if record.holder is None:
+            if release_if_dead(ledger, self.id) and not self.running_here:
                 ledger.set_status(self.id, "cancelled", reason="cancelled on request")
 
-    def front(self) -> tuple[FrontPoint, ...]:
-        """The points of the front, fastest first; before the end, the front so far on the tune split."""
+    def sync(self) -> int:
+        """Write to MLflow what it missed while it was away; how many candidates it had missed.
+
+        Raises:
+            SearchBusyError: if the search is being run, which writes everything itself.
+            StoreError: if MLflow is still away.
+        """
+        problem = self.problem()
+        with self._storage.open_ledger() as ledger:
+            record = ledger.search(self.id)
+            if self.running_here or not release_if_dead(ledger, self.id):
+                raise SearchBusyError(f"search {self.id} is running; wait for its end", record.holder or "this process")
+            records = self._records(problem, ledger, _refuse)
+            records.start()
+            waited = records.catch_up()
+            if record.status == "finished":
+                report, files = read_report(self.folder / REPORT), report_files(self.folder / REPORT)
+                records.report(report, files)
+            records.finish("finished" if record.status == "finished" else "stopped")
+        return waited
+
+    def front(self, *, device: AbstractDevice | None = None) -> tuple[FrontPoint, ...]:
+        """The points of the front, fastest first; empty before the end.
+
+        Args:
+            device: another device than those of the search: its parts are timed where the latency table lacks
+                them, then the policies of every trained candidate are searched anew; nothing is trained.
+                These points have no test metrics, as the test split was used on the original front.
+        """
+        if device is not None:
+            return self._retargeted(device)
         with self._storage.open_ledger() as ledger:
             points = ledger.points(self.id, front_only=True)
             evaluations = {e.number: e for e in ledger.evaluations(self.id)}
         made = [self._point(p, Architecture.from_mapping(evaluations[p.number].architecture)) for p in points]
         return tuple(sorted(made, key=lambda point: min(v for k, v in point.tune.items() if "latency_ms@" in k)))
+
+    def _retargeted(self, device: AbstractDevice) -> tuple[FrontPoint, ...]:
+        problem = self.problem()
+        with one_thread(), self._storage.open_table() as table:
+            profiler = Profiler(problem.space, problem.data.signature, table, seed=problem.strategy.seed)
+            book, _ = profiler.book({"device": device})
+        with self._storage.open_ledger() as ledger:
+            found = retarget(problem, ledger, self.id, self.folder, book)
+        return tuple(
+            FrontPoint(
+                f"{each.number}.{each.index}",
+                each.architecture,
+                each.point.policy,
+                each.point.metrics,
+                each.certify_accuracy,
+                None,
+                None,
+                self.folder / candidate_folder(each.number),
+            )
+            for each in found
+        )
 
     def _point(self, point: Point, architecture: Architecture) -> FrontPoint:
         test: Any = point.test
@@ -210,7 +283,7 @@ class Search:
             self.folder / candidate_folder(point.number),
         )
 
-    def _drive(self, problem: Problem, ready: threading.Event, warn: Callable[[str], None]) -> None:
+    def _drive(self, problem: Problem, ready: threading.Event, warn: Warn) -> None:
         storage = self._storage
         try:
             with storage.open_ledger() as ledger, storage.open_table() as table:
@@ -232,7 +305,7 @@ class Search:
         finally:
             ready.set()
 
-    def _records(self, problem: Problem, ledger: Ledger, warn: Callable[[str], None]) -> Records:
+    def _records(self, problem: Problem, ledger: Ledger, warn: Warn) -> Records:
         storage = self._storage
         return Records(
             lambda: MLflowTracker(storage.tracking_uri, EXPERIMENT, artifact_root=storage.artifact_root),
@@ -246,3 +319,7 @@ class Search:
         self.last_event = event
         for watcher in self._watchers:
             watcher(event)
+
+
+def _refuse(text: str) -> None:
+    raise StoreError(text)

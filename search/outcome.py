@@ -220,12 +220,13 @@ def static_numbers(ledger: Ledger, search_id: str) -> tuple[int, ...]:
 
 
 def single_exits(problem: Problem, examiner: Examiner, numbers_: Iterable[int]) -> list[Scored]:
-    """The non-dominated ones among all early exits of these candidates used alone, as static networks."""
+    """The feasible, non-dominated ones among all early exits of these candidates used alone, as static networks."""
     scored = [
         examiner.score(number, Policy.single(examiner.exits(number), k))
         for number in numbers_
         for k in range(examiner.exits(number))
     ]
+    scored = [each for each in scored if problem.feasible(each.point.metrics)]
     if not scored:
         return []
     values = np.array([problem.values(each.point.metrics) for each in scored], dtype=float)

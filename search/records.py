@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -10,13 +11,16 @@ from typing import Any, final
 from ..spaces.architecture import Architecture
 from ..spaces.errors import StoreError
 from ..spaces.space import describe
-from .ledger.entities import Counts, Evaluation, Point
+from .ledger.entities import Evaluation, Point
 from .ledger.store import Ledger
 from .problem import Problem
 from .proposals import at_level, numbers
 from .report import FrontReport, front_markdown
+from .summary import Progress, Standing, ended_in_order
 from .tracking import MLflowTracker
-from .tracking_records import CandidateRun
+from .tracking_records import CandidateRun, State
+
+RETRY_SECONDS = 30.0  # until MLflow is asked again once it was away, as every question may take seconds
 
 
 @final
@@ -29,6 +33,7 @@ class Records:
         problem: the search.
         search_id: its id.
         warn: told once whenever MLflow goes away.
+        clock: seconds, for durations.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Records:
         search_id: str,
         *,
         warn: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make = make_tracker
         self._ledger = ledger
@@ -47,7 +53,9 @@ class Records:
         self._warn = warn
         self._tracker: MLflowTracker | None = None
         self._parent: str | None = None
-        self._away = False
+        self._clock = clock
+        self._away = self._missed = False
+        self._ask_again_at = 0.0
 
     def start(self) -> None:
         """Open the parent run, or the one that an earlier driver opened."""
@@ -67,23 +75,42 @@ class Records:
 
         self._with_parent(write)
 
-    def progress(self, step: int, *, hypervolume: float, front_size: int, counts: Counts) -> None:
-        """Stepped metrics of the parent run."""
+    def progress(self, standing: Standing, *, at: float) -> None:
+        """Stepped metrics of the parent run; the same again changes nothing.
+
+        Args:
+            standing: how the search stood when a candidate had ended.
+            at: when that was, in epoch seconds.
+        """
+        counts = standing.counts
         metrics = {
-            "hypervolume": hypervolume,
-            "front_size": float(front_size),
+            "hypervolume": standing.hypervolume,
+            "front_size": float(standing.front_size),
             "done": float(counts.done),
             "stopped": float(counts.stopped),
             "failed": float(counts.failed),
         }
-        self._with_parent(lambda tracker, parent: tracker.log_progress(parent, step, metrics))
+        at_ms = round(1000 * at)
+        self._with_parent(lambda tracker, parent: tracker.log_progress(parent, counts.total, metrics, at_ms=at_ms))
+
+    def catch_up(self) -> int:
+        """Write every candidate that has ended and every step of the search; how many were not there yet."""
+        self._ask_again_at = 0.0
+        reference = self._ledger.search(self._search_id).hypervolume_reference
+        waited = 0
+        if reference is None:  # nothing can have ended before it was known
+            return waited
+        progress = Progress(self._problem, reference)
+        for evaluation, points in ended_in_order(self._ledger, self._search_id):
+            waited += not evaluation.logged
+            self.candidate(evaluation, points)
+            self.progress(progress.end(evaluation, points), at=evaluation.finished_at or evaluation.created_at)
+        return waited
 
     def report(self, report: FrontReport, files: Mapping[str, Path]) -> None:
         """The front: pictures, tables, tags of its members; and whatever could not be written before."""
-        for evaluation in self._ledger.evaluations(self._search_id):
-            if evaluation.terminal and not evaluation.logged:
-                rows = [p for p in self._ledger.points(self._search_id) if p.number == evaluation.number]
-                self.candidate(evaluation, rows)
+        if self._missed:
+            self.catch_up()
         members = {row.number for row in report.rows if row.front}
         metrics = {"front_points": float(sum(row.front for row in report.rows))}
         if report.latency_error is not None:
@@ -95,10 +122,11 @@ class Records:
 
         self._with_parent(write)
 
-    def finish(self, status: str) -> None:
+    def finish(self, status: State) -> None:
         """End the parent run, if there is one."""
+        self._ask_again_at = 0.0
         if self._parent is not None:
-            self._with_parent(lambda tracker, parent: tracker.finish(parent, status))  # type: ignore[arg-type]
+            self._with_parent(lambda tracker, parent: tracker.finish(parent, status))
 
     def _with_parent(self, action: Callable[[MLflowTracker, str], None]) -> None:
         def both() -> None:
@@ -124,13 +152,16 @@ class Records:
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """The ledger has everything already: what MLflow misses now is written when it is back."""
+        if self._away and self._clock() < self._ask_again_at:
+            return
         try:
             action()
             self._away = False
         except StoreError as error:
-            if not self._away:
-                self._warn(f"MLflow is away, results wait in the ledger: {error}")
-            self._away = True
+            gone, self._away, self._missed = not self._away, True, True
+            self._ask_again_at = self._clock() + RETRY_SECONDS
+            if gone:
+                self._warn(f"MLflow is away, results wait in the ledger for `dynarch resume`: {error}")
 
 
 def candidate_run(problem: Problem, evaluation: Evaluation, points: Sequence[Point]) -> CandidateRun:

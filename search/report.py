@@ -31,6 +31,8 @@ __all__ = [
     "front_markdown",
     "front_png",
     "front_table",
+    "read_report",
+    "report_files",
     "wilson",
     "write_report",
 ]
@@ -173,13 +175,39 @@ def write_report(report: FrontReport, folder: Path) -> dict[str, Path]:
     Raises:
         StoreError: if a file cannot be written.
     """
-    paths = {name: folder / name for name in ("front.html", "front.png", "front.csv", "report.json")}
+    paths = report_files(folder)
     content = _finite(asdict(report) | {"latency_error": report.latency_error})
     _write(paths["front.html"], front_html(report).encode())
     front_png(report, paths["front.png"])
     front_csv(report, paths["front.csv"])
     _write(paths["report.json"], json.dumps(content, indent=1, allow_nan=False).encode())
     return paths
+
+
+def report_files(folder: Path) -> dict[str, Path]:
+    """Where `write_report` puts its files, by name."""
+    return {name: folder / name for name in ("front.html", "front.png", "front.csv", "report.json")}
+
+
+def read_report(folder: Path) -> FrontReport:
+    """The report that `write_report` wrote there.
+
+    Raises:
+        StoreError: if the file is gone or holds something else.
+    """
+    file = report_files(folder)["report.json"]
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        del content["latency_error"]  # computed from the rows
+        lists = {name: tuple(content[name]) for name in ("objectives", "hypervolume_history", "notes")}
+        lists |= {name: tuple(tuple(pair) for pair in lists[name]) for name in ("objectives", "hypervolume_history")}
+        rows = [
+            ReportRow(**{**row, "families": tuple(row["families"]), "exit_share": tuple(row["exit_share"])})
+            for row in content["rows"]
+        ]
+        return FrontReport(**{**content, **lists, "rows": tuple(rows)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"a report must be there to be read, but {file} gave {error!r}; restore the file") from None
 
 
 def _finite(value: object) -> object:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -15,7 +16,7 @@ from ..hardware.inventory import Costs
 from ..spaces.architecture import Architecture
 from ..spaces.policy import Policy
 from ..spaces.space import describe
-from .ledger.entities import Evaluation, Point, PointKey
+from .ledger.entities import Counts, Evaluation, Point, PointKey
 from .ledger.store import Ledger
 from .outcome import Scored
 from .problem import Problem
@@ -46,6 +47,22 @@ def reference_of(problem: Problem, costs: Sequence[Costs], book: LatencyBook) ->
 
 
 @final
+@dataclass(frozen=True)
+class Standing:
+    """How a search stood when a candidate had ended.
+
+    Args:
+        hypervolume: share of the box between reference and ideal.
+        front_size: points that nothing so far dominates.
+        counts: candidates that had ended, by state.
+    """
+
+    hypervolume: float
+    front_size: int
+    counts: Counts
+
+
+@final
 class Progress:
     """Hypervolume of what is finished, as a share of the box between reference and ideal.
 
@@ -61,6 +78,14 @@ class Progress:
         sides = [abs(a - b) for a, b in zip(ideal, self._reference, strict=True)]
         self._box = float(np.prod(sides))
         self._front: list[tuple[float, ...]] = []
+        self._ended: Counter[str] = Counter()
+
+    def end(self, evaluation: Evaluation, points: Sequence[Point]) -> Standing:
+        """Take in a candidate that has ended, with its points if it finished."""
+        self._ended[evaluation.state] += 1
+        volume, size = self.add([numbers(point) for point in points])
+        ended = self._ended
+        return Standing(volume, size, Counts(ended["finished"], ended["stopped"], ended["failed"]))
 
     def add(self, points: Sequence[Mapping[str, float]]) -> tuple[float, int]:
         """Take in the points of a finished candidate; hypervolume share and size of the front so far."""
@@ -76,15 +101,19 @@ class Progress:
 
 def history_of(problem: Problem, ledger: Ledger, search_id: str, reference: Sequence[float]) -> list[tuple[int, float]]:
     """(candidates ended, hypervolume share) in order of ending."""
-    ended = sorted((e for e in ledger.evaluations(search_id) if e.terminal), key=lambda e: e.finished_at or 0.0)
+    progress = Progress(problem, reference)
+    standings = [progress.end(*each) for each in ended_in_order(ledger, search_id)]
+    return [(standing.counts.total, standing.hypervolume) for standing in standings]
+
+
+def ended_in_order(ledger: Ledger, search_id: str) -> Iterator[tuple[Evaluation, list[Point]]]:
+    """The candidates that have ended, the first to end first, each with its points."""
     by_number: dict[int, list[Point]] = {}
     for point in ledger.points(search_id):
         by_number.setdefault(point.number, []).append(point)
-    progress, rows = Progress(problem, reference), []
-    for done, evaluation in enumerate(ended, start=1):
-        volume, _ = progress.add([numbers(point) for point in by_number.get(evaluation.number, [])])
-        rows.append((done, volume))
-    return rows
+    ended = [evaluation for evaluation in ledger.evaluations(search_id) if evaluation.terminal]
+    for evaluation in sorted(ended, key=lambda each: (each.finished_at or 0.0, each.number)):
+        yield evaluation, by_number.get(evaluation.number, [])
 
 
 @final

@@ -168,10 +168,16 @@ class MLflowTracker:
             self._client.set_terminated(known, STATUS[record.state], record.ended_at_ms)
         return known
 
-    def log_progress(self, parent_run_id: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the state of the search (hypervolume, front_size, done, failed, stopped) at `step`."""
+    def log_progress(
+        self, parent_run_id: str, step: int, metrics: Mapping[str, float], *, at_ms: int | None = None
+    ) -> None:
+        """Write the state of the search (hypervolume, front_size, done, failed, stopped) at `step`.
+
+        Args:
+            at_ms: when that was, now if not given; the same values of the same time again change nothing.
+        """
         with self._asking("log progress"):
-            self._log(parent_run_id, _metrics(metrics, self._now_ms(), step))
+            self._log(parent_run_id, _metrics(metrics, self._now_ms() if at_ms is None else at_ms, step))
 
     def log_report(
         self,

@@ -111,7 +111,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
                 with counter:
                     features = block(features)
                 shapes.append(tuple(features.shape[1:]))
-                macs.append(counter.get_total_flops() // 4)  # two inputs, two operations a multiply-accumulate
+                macs.append(counter.get_total_flops() // 2)  # one input, two operations a multiply-accumulate
             logits = backbone.head(features)
     except RuntimeError as error:
         first = str(error).splitlines()[0]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -22,6 +27,16 @@ from .step import SegmentStep
 
 Candidate = tuple[dict[str, Scalar], Architecture]
 
+# The package's root is put in place unread: it would load every storey above, which takes seconds.
+_IDS_ELSEWHERE = """
+import json, sys, types
+task = json.load(sys.stdin)
+root = sys.modules[task["root"]] = types.ModuleType(task["root"])
+root.__path__ = [task["folder"]]
+from {package} import Signature, Space
+space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
+print(json.dumps([space.replay(params, signature).id for params in task["params"]]))
+"""
 _TINY_GAP = 4e-6  # thresholds keep half of this from every score: no rounding can flip a decision
 
 
@@ -58,6 +73,27 @@ def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate
         found.setdefault(space.sample(Scope(chance), signature), chance.params)
     ordered = sorted(found.items(), key=lambda item: not item[0].families)
     return [(params, architecture) for architecture, params in ordered[:number]]
+
+
+def ids_elsewhere(space: Space, signature: Signature, params: Sequence[Mapping[str, Scalar]]) -> list[str]:
+    """The ids that another process, with another seed of Python's hashes, gives to replayed architectures."""
+    task = {
+        "root": __name__.partition(".")[0],
+        "folder": str(Path(__file__).parents[1]),
+        "space": space.to_mapping(),
+        "signature": signature.to_mapping(),
+        "params": list(params),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _IDS_ELSEWHERE.format(package=__package__)],
+        input=json.dumps(task),
+        env={**os.environ, "PYTHONHASHSEED": "4711"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    ids: list[str] = json.loads(done.stdout)
+    return ids
 
 
 def settled(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:
@@ -105,7 +141,7 @@ def _midway(logits: Sequence[Tensor], policy: Policy, g: np.random.Generator) ->
         if threshold is not None:
             score, state = decision(policy.decision).score(logits[k], state)
     scores = score[simulate([*logits[:here], logits[-1]], Policy(policy.decision, policy.thresholds[:here])) == here]
-    ordered = scores.double().unique()
+    ordered = torch.unique(scores.double())  # sorted
     gaps = (ordered.diff() > _TINY_GAP).nonzero().flatten()
     if len(gaps) == 0:
         return float(ordered[-1]) + 0.5 if len(ordered) else 0.5

@@ -88,13 +88,16 @@ class Replay:
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         """The stored choice."""
         value = self._answer(name)
-        if value not in choices:
+        if not any(choice == value and type(choice) is type(value) for choice in choices):  # True is not 1
             raise SpecError(name, f"must be one of {list(choices)}, but got {value!r}")
         return value
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
         """The stored integer."""
-        return int(self.suggest_float(name, low, high))
+        value = self.suggest_float(name, low, high)
+        if value != int(value):
+            raise SpecError(name, f"must be a whole number between {low} and {high}, but got {value!r}")
+        return int(value)
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """The stored number."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Self, get_type_hints
 
 import pydantic
+from pydantic_core import CoreSchema, core_schema
 
 from .errors import SpecError, UnknownNameError
 
@@ -37,6 +39,19 @@ class AbstractSpec(abc.ABC):
         for name in fields:
             object.__setattr__(self, name, getattr(checked, name))
         self.check()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        """A spec nested in another keeps its own rules: pydantic alone would drop options it does not know."""
+        return core_schema.no_info_plain_validator_function(cls._accept)
+
+    @classmethod
+    def _accept(cls, value: object) -> Self:
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping) and not inspect.isabstract(cls):
+            return cls.from_mapping(value)
+        raise SpecError("", f"must be {cls.__name__}, but got {value!r}")
 
     @abc.abstractmethod
     def check(self) -> None:

@@ -11,10 +11,7 @@ Subclass one and supply its first fixture; the others have values that suit imag
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,21 +31,13 @@ from .family import AbstractFamily
 from .network import DynamicNetwork
 from .plan import Plan
 from .policy import Policy
-from .probes import Asked, Candidate, hooked, pieces_of, policies, sample, settled, simulate
+from .probes import Asked, Candidate, hooked, ids_elsewhere, pieces_of, policies, sample, settled, simulate
 from .scope import Replay, Scalar, Scope, Suggester, enumerate_points
 from .space import Space, build, describe
 from .step import judge
 from .trace import COMPACT, Recorder, counts
 
 Params = Mapping[str, Scalar]
-
-_IDS_ELSEWHERE = """
-import json, sys
-from {package} import Signature, Space
-task = json.load(sys.stdin)
-space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
-print(json.dumps([space.replay(params, signature).id for params in task["params"]]))
-"""
 
 
 def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
@@ -61,7 +50,7 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     trace = counts(infos, policy, taken.numpy())
     ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]  # moving rows is no network's work
     watched = [column for column in ran if infos[column].kind != "decide"]
-    for pieces in ([x], x.split(1)):
+    for pieces in ([x], torch.split(x[:12], 1)):
         start = 0
         with hooked(network) as rows:
             for piece in pieces:
@@ -72,7 +61,7 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
                 torch.testing.assert_close(routed.logits, answers[here], rtol=0, atol=1e-5)
                 assert np.array_equal(recorder.counts(infos)[:, ran], trace[here][:, ran]), policy.describe()
                 start += len(piece)
-        expected = {infos[column].name: trace[:, column].sum() for column in watched}
+        expected = {infos[column].name: trace[:start, column].sum() for column in watched}
         assert {info: rows[info] for info in expected} == expected, policy.describe()
     return taken
 
@@ -109,7 +98,7 @@ class FamilyContract:
     @pytest.fixture
     def candidates(self, space: Space, signature: Signature) -> list[Candidate]:
         """Some members of the space; the first ones are dynamic."""
-        return sample(space, signature, number=4)
+        return sample(space, signature, number=3)
 
     @pytest.fixture
     def suggesters(self) -> Sequence[Callable[[Params], Suggester]]:
@@ -135,7 +124,7 @@ class FamilyContract:
         self, family: AbstractFamily, space: Space, signature: Signature
     ) -> None:
         ranges: dict[str, set[object]] = {}
-        for seed in range(60):
+        for seed in range(40):
             space.sample(Scope(Asked(seed, ranges)), signature)
         changing = {name: found for name, found in ranges.items() if len(found) > 1}
         assert not changing, "a name always means the same range"
@@ -186,17 +175,8 @@ class FamilyContract:
     def test_ids_are_the_same_in_another_process(self, family: AbstractFamily, signature: Signature) -> None:
         space = Space(families=(family,))
         candidates = sample(space, signature, number=12)
-        task = {"space": space.to_mapping(), "signature": signature.to_mapping(), "params": [p for p, _ in candidates]}
-        done = subprocess.run(
-            [sys.executable, "-c", _IDS_ELSEWHERE.format(package=__package__)],
-            input=json.dumps(task),
-            env={**os.environ, "PYTHONHASHSEED": "4711"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == [architecture.id for _, architecture in candidates]
+        ids = ids_elsewhere(space, signature, [params for params, _ in candidates])
+        assert ids == [architecture.id for _, architecture in candidates]
 
     def test_network_runs_at_two_batch_sizes(self, candidates: list[Candidate], signature: Signature) -> None:
         for _, architecture in candidates:
@@ -232,7 +212,7 @@ class FamilyContract:
             left_at = {exit_index for numbers in taken for exit_index in numbers.tolist()}
             assert left_at == set(range(network.exits + 1)), "some exit was never taken"
             if network.exits:
-                assert any(len(numbers.unique()) > 1 for numbers in taken), "no policy divided the inputs"
+                assert any(len(set(numbers.tolist())) > 1 for numbers in taken), "no policy divided the inputs"
 
     def test_bad_choices_name_their_place(
         self, family: AbstractFamily, candidates: list[Candidate], signature: Signature
@@ -353,7 +333,7 @@ class DecisionContract:
         threshold = float(decision.score(exits[0], None)[0].median()) + 1e-3
         many, _ = judge(decision, exits[0], None, threshold)
         assert isinstance(many, Tensor)
-        assert [judge(decision, row, None, threshold)[0] for row in exits[0].split(1)] == many.tolist()
+        assert [judge(decision, row, None, threshold)[0] for row in torch.split(exits[0], 1)] == many.tolist()
 
     def test_scores_do_not_depend_on_a_common_offset(self, decision: AbstractDecision, exits: list[Tensor]) -> None:
         shifted = decision.score(exits[0] + 3, None)[0]

@@ -41,7 +41,10 @@ FORBIDDEN_CALLS = {
     "yaml.unsafe_load": "builds any object; use yaml.safe_load",
 }
 # (file, imported library) -> why the import cannot stand at the top of its file.
-LAZY_IMPORTS: dict[tuple[str, str], str] = {}
+LAZY_IMPORTS: dict[tuple[str, str], str] = {
+    ("hardware/onnx_runtime.py", "onnxruntime"): "optional, and slow to load: only for devices of that kind",
+    ("hardware/energy.py", "pynvml"): "optional: only where an NVIDIA GPU is asked for its energy",
+}
 
 
 def rank(dotted: str) -> int:

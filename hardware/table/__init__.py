@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .contents import Added, StoredMeasurement, StoredSession, TableContents, contents_hash
 from .entities import (
     FULL,
     Density,
@@ -17,12 +18,17 @@ from .store import LATENCY_TABLE, LatencyTable
 __all__ = [
     "FULL",
     "LATENCY_TABLE",
+    "Added",
     "Density",
     "Entry",
     "LatencyTable",
     "Source",
     "StoredCorrection",
+    "StoredMeasurement",
+    "StoredSession",
+    "TableContents",
     "TableSummary",
     "TableVersion",
     "Visited",
+    "contents_hash",
 ]

@@ -22,7 +22,6 @@ CONTENTS: Final = (
     "session_id",
     "round",
     *TIMES,
-    "source",
 )
 
 

@@ -15,7 +15,7 @@ from ..device import Environment
 from .entities import TableSummary
 from .measurements import AbstractMeasurementRecords
 from .rows import EnvironmentRow, MeasurementRow, PartKeyRow, SessionRow, VersionRow
-from .versions import AbstractVersionRecords
+from .transfer import AbstractTransferRecords
 
 LATENCY_TABLE: Final = Component(
     name="latency table",
@@ -26,7 +26,7 @@ LATENCY_TABLE: Final = Component(
 
 
 @final
-class LatencyTable(AbstractMeasurementRecords, AbstractVersionRecords):
+class LatencyTable(AbstractMeasurementRecords, AbstractTransferRecords):
     """Measurements, frozen versions of them, and corrections, in SQLite or PostgreSQL.
 
     Every method is one transaction. What was measured is never changed and never mixed between environments.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, func, select
@@ -13,6 +11,7 @@ from ...spaces.errors import MissingEntryError, StoreError
 from ..database import plain_json
 from ..device import Statistic
 from ..timer import RoundTiming
+from .contents import contents_hash
 from .entities import FULL, Density, Entry, StoredCorrection, TableVersion, Visited
 from .records import AbstractTableRecords, at_density, in_chunks
 from .rows import CONTENTS, CorrectionRow, MeasurementRow, PartKeyRow, SessionRow, VersionRow
@@ -93,23 +92,7 @@ class AbstractVersionRecords(AbstractTableRecords):
         """
         with self.database.session() as session:
             self._environment_row(session, environment_id, lock=True)
-            version = self._contents_hash(session, environment_id)
-            stored = select(VersionRow).filter_by(environment_id=environment_id)
-            row = session.scalars(stored.filter_by(version=version)).one_or_none()
-            if row is None:
-                parent = session.scalars(stored.order_by(VersionRow.id.desc()).limit(1)).one_or_none()
-                accepted = select(SessionRow.id).filter_by(environment_id=environment_id, accepted=True)
-                last = select(func.max(MeasurementRow.id)).filter_by(environment_id=environment_id)
-                row = VersionRow(
-                    version=version,
-                    environment_id=environment_id,
-                    created_at=self.now(),
-                    parent=None if parent is None else parent.version,
-                    last_measurement=session.scalars(last).one(),
-                    sessions=sorted(session.scalars(accepted)),
-                )
-                session.add(row)
-            return row.entity()
+            return self._pin(session, environment_id).entity()
 
     def versions(self, environment_id: str) -> tuple[TableVersion, ...]:
         """The frozen versions of the environment, the oldest first."""
@@ -153,6 +136,26 @@ class AbstractVersionRecords(AbstractTableRecords):
             row = session.scalars(stored.order_by(CorrectionRow.id.desc()).limit(1)).one_or_none()
             return None if row is None else row.entity()
 
+    def _pin(self, session: Session, environment_id: str) -> VersionRow:
+        """The frozen version of the present state, made if there is none; the caller holds the lock."""
+        version = self._contents_hash(session, environment_id)
+        stored = select(VersionRow).filter_by(environment_id=environment_id)
+        row = session.scalars(stored.filter_by(version=version)).one_or_none()
+        if row is None:
+            parent = session.scalars(stored.order_by(VersionRow.id.desc()).limit(1)).one_or_none()
+            accepted = select(SessionRow.id).filter_by(environment_id=environment_id, accepted=True)
+            last = select(func.max(MeasurementRow.id)).filter_by(environment_id=environment_id)
+            row = VersionRow(
+                version=version,
+                environment_id=environment_id,
+                created_at=self.now(),
+                parent=None if parent is None else parent.version,
+                last_measurement=session.scalars(last).one(),
+                sessions=sorted(session.scalars(accepted)),
+            )
+            session.add(row)
+        return row
+
     def _frozen(self, session: Session, environment_id: str, version: str) -> VersionRow:
         stored = select(VersionRow).filter_by(environment_id=environment_id)
         row = session.scalars(stored.filter_by(version=version)).one_or_none()
@@ -175,16 +178,11 @@ class AbstractVersionRecords(AbstractTableRecords):
 
     def _contents_hash(self, session: Session, environment_id: str) -> str:
         columns = [getattr(MeasurementRow, name) for name in CONTENTS]
-        # Sorted here, because databases differ in the order of text.
-        contents = sorted(
-            map(tuple, session.execute(select(*columns).where(*self._members(session, environment_id, None))))
-        )
+        rows = session.execute(select(*columns).where(*self._members(session, environment_id, None)))
+        contents = [tuple(row) for row in rows]
         if not contents:
             raise StoreError(f"environment {environment_id!r} has no accepted measurements; profile its device first")
-        digest = hashlib.sha256()
-        for row in contents:
-            digest.update(json.dumps(row).encode() + b"\n")
-        return digest.hexdigest()[:16]
+        return contents_hash(contents)
 
     def _lacking(self, session: Session, environment_id: str, missing: Sequence[Visited]) -> MissingEntryError:
         names = sorted({name for name, _ in missing})

@@ -27,7 +27,7 @@ class Patience(AbstractDecision):
 
     def score(self, logits: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Run lengths; the state holds the last class and its run length, `b x 2`."""
-        predicted = logits.argmax(1).to(logits.dtype)
+        predicted = logits.argmax(1).float()  # whatever the logits are: bfloat16 would take class 257 for 256
         run = torch.ones_like(predicted)
         if state is not None:
             run = torch.where(predicted == state[:, 0], state[:, 1] + 1, run)

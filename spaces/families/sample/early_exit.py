@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import ClassVar, final
 
 from ...backbone import Outline
@@ -108,7 +108,8 @@ class EarlyExit(AbstractFamily):
         if self.placement == "free":
             positions = _free_positions(scope / "after", places, low, high)
         else:
-            count = scope.integer("count", low, high)
+            # Backbones differ in places, and a name always means the same range.
+            count = scope.integer(f"count_{low}_to_{high}", low, high)
             positions = _even_positions(outline, places, count, by_macs=self.placement == "even_macs")
         if not positions:
             return None
@@ -130,7 +131,9 @@ class EarlyExit(AbstractFamily):
         if self.placement == "free":
             sets = list(_neighbour_sets(len(places), low, high))
             if high:
-                sets += [tuple(range(first, min(first + high, len(places)))) for first in range(0, len(places), high)]
+                # Full rows of exits; the last row is moved back rather than cut, or it could be no member.
+                firsts = [min(first, len(places) - high) for first in range(0, len(places), high)]
+                sets += [tuple(range(first, first + high)) for first in firsts]
             positions = [tuple(places[index] for index in chosen) for chosen in dict.fromkeys(sets)]
         else:
             by_macs = self.placement == "even_macs"
@@ -206,12 +209,12 @@ def _neighbour_sets(places: int, low: int, high: int) -> Iterator[tuple[int, ...
 
 
 def _spread_order(size: int) -> list[int]:
-    """0 .. size-1, each next one in the widest gap left (the lowest of equals)."""
+    """0 .. size-1, each next one in the middle of the widest gap left (the lowest of equals)."""
     order: list[int] = []
     while len(order) < size:
-        rest = [index for index in range(size) if index not in order]
-        walls = (-1, *order, size)
-        order.append(max(rest, key=lambda index: (min(abs(index - wall) for wall in walls), -index)))
+        gaps = pairwise(sorted((-1, *order, size)))
+        left, right = max(gaps, key=lambda gap: (gap[1] - gap[0], -gap[0]))
+        order.append((left + right) // 2)
     return order
 
 
