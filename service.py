@@ -29,12 +29,11 @@ from .search.profiling import Profiler
 from .search.report import front_table
 from .search.report_rows import FrontReport
 from .search.spec_file import load_spec
-from .search.storage import Storage
+from .search.storage import DEFAULT_STORAGE, Storage
+from .search.table_commands import app as table_app
 from .search.tracking import MLflowTracker, link, serve_command
 from .spaces.errors import DynarchError, SpecError
 from .spaces.space import Space, describe
-
-DEFAULT_STORAGE = "dynarch-results"
 
 
 @final
@@ -140,6 +139,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(table_app)
 out = Console()
 err = Console(stderr=True)
 

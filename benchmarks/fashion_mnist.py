@@ -3,15 +3,15 @@
     python benchmarks/fashion_mnist.py --data DIR [--trials 60] [--storage DIR]
 
 DIR holds the four files `{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz`. A search over residual and
-inverted-residual networks with early exits is run on a share of the training images; the 10,000 official test images
-are opened once, at its end. Then static networks (those trained without any exit, and single exits used alone) are
-set against the fastest point of the front whose test accuracy is at least theirs, and both are run in routed mode at
-batch 1 and, for the static networks that no other static one beats, at batch 32, where inputs that left are removed
-from the batch. All networks of a batch size are timed in one run: every round visits each network once, in a new
+inverted-residual networks with early exits runs on a share of the training images; the 10,000 official test images
+are opened once, at its end. Then every network in which all inputs take the same path (trained without exits, one
+exit used alone, or all exits left out) is set against the fastest dynamic point of the front whose test accuracy is
+at least the same, and both are run in routed mode at batch 1, and some at batch 32, where inputs that left are
+removed from the batch. All networks are timed in one run a batch size: every round visits each of them once, in a new
 order, on the same inputs; of each input the fastest round counts. The interval of a ratio is a bootstrap over inputs.
 
-The partner is chosen by test accuracy among at most 16 points, so its own accuracy is a little flattered; look at the
-Wilson intervals. The search tunes for batch 1, so batch 32 shows what is left of that elsewhere.
+The partner is chosen by test accuracy among at most 16 points, so its accuracy is a little flattered: mind the Wilson
+intervals. The search tunes for batch 1, so batch 32 shows what is left of that elsewhere.
 
 Run again on the same storage, an interrupted search continues, and a finished one is only timed again.
 """
@@ -22,6 +22,7 @@ import argparse
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -34,24 +35,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from dynarch import (
-    Budget,
-    Constraint,
-    Cpu,
-    Data,
-    DynarchError,
-    EarlyExit,
-    InvertedResidual,
-    Policy,
-    Problem,
-    Recipe,
-    Residual,
-    Search,
-    SearchService,
-    Space,
-    SplitSpec,
-    Strategy,
-)
+import dynarch as da
+from dynarch.evaluators.data import from_arrays
 from dynarch.evaluators.from_scratch import load_candidate
 from dynarch.hardware.profile import time_network
 from dynarch.search.candidate import candidate_folder
@@ -62,12 +47,9 @@ from dynarch.spaces.network import RoutedNetwork
 Floats = NDArray[np.float64]
 CALLS, ROUNDS, RESAMPLES = 200, 10, 10_000
 BATCHES = (1, 32)
-DEAR_OPPONENTS = 6  # static networks timed at batch 32 as well, the most accurate ones
+LARGE_BATCH_PAIRS = 3  # at batch 32 only the most accurate of those static networks that no other one beats
+FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 UNSIGNED_BYTE = 8  # type code of the format
-_KINDS = ("images-idx3", "labels-idx1")
-
-
-# -- data and problem ------------------------------------------------------------------------------------------
 
 
 def read_idx(file: Path) -> NDArray[np.uint8]:
@@ -78,62 +60,50 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
     """
     try:
         raw = gzip.decompress(file.read_bytes())
-    except (OSError, EOFError) as error:
+        if raw[:3] != bytes((0, 0, UNSIGNED_BYTE)):
+            raise ValueError("no idx file of unsigned bytes")
+        sizes = np.frombuffer(raw, ">u4", count=raw[3], offset=4).tolist()
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(sizes)
+    except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
         raise DataError("--data", f"{file} cannot be read ({error}); give the folder of the idx.gz files") from None
-    if len(raw) < 4 or raw[:3] != bytes((0, 0, UNSIGNED_BYTE)) or len(raw) < 4 + 4 * raw[3]:
-        raise DataError("--data", f"{file} must be an idx file of unsigned bytes; fetch it again")
-    start = 4 + 4 * raw[3]
-    shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", count=raw[3], offset=4))
-    if len(raw) - start != int(np.prod(shape)):
-        raise DataError("--data", f"{file} must hold {shape} bytes, but holds {len(raw) - start}; fetch it again")
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def read_data(folder: Path, count: int, seed: int) -> Data:
+def read_data(folder: Path, count: int, seed: int) -> da.Data:
     """`count` training images drawn at random, and the official test set; pixels in `[0, 1]`, `n x 1 x 28 x 28`."""
-    parts = [read_idx(folder / f"{part}-{kind}-ubyte.gz") for part in ("train", "t10k") for kind in _KINDS]
-    x, y, x_test, y_test = parts
+    x, y, x_test, y_test = (read_idx(folder / f"{name}-ubyte.gz") for name in FILES)
     if not 1 <= count <= len(x):
         raise SpecError("--train", f"must be between 1 and {len(x)}, but got {count}")
     rows = np.random.default_rng(seed).permutation(len(x))[:count]
-    return Data(_pixels(x[rows]), _labels(y[rows]), 10, _pixels(x_test), _labels(y_test), "fashion_mnist")
+    return from_arrays(x[rows], y[rows], x_test=x_test, y_test=y_test, name="fashion_mnist", path="--data")
 
 
-def _pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return (images[:, None] / np.float32(255)).astype(np.float32)
-
-
-def _labels(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return labels.astype(np.int64)
-
-
-def make_problem(data: Data, options: argparse.Namespace) -> Problem:
+def make_problem(data: da.Data, options: argparse.Namespace) -> da.Problem:
     """60 candidates that a core trains in one to four minutes each.
 
     Blocks of all stages cost about the same work here, so what an exit can save is the share of blocks behind it:
     deep networks are in the space for that. Exit heads with a convolution are, because average pooling alone reads
     little from the fine-grained features of the first blocks. The same recipe for all, static networks included.
     """
-    backbones = (Residual(width=(8, 16), depth=(1, 2)), InvertedResidual(width=(8, 16), expansion=(2,), depth=(1, 2)))
-    return Problem(
-        space=Space(
+    backbones = (
+        da.Residual(width=(8, 16), depth=(1, 2)),
+        da.InvertedResidual(width=(8, 16), expansion=(2,), depth=(1, 2)),
+    )
+    return da.Problem(
+        space=da.Space(
             backbones=backbones,
-            families=(EarlyExit(min_exits=0, max_exits=3, heads=("linear", "conv")),),
-            training=Recipe(learning_rate=(0.004,), batch_size=64),
+            families=(da.EarlyExit(min_exits=0, max_exits=3, heads=("linear", "conv")),),
+            training=da.Recipe(learning_rate=(0.004,), batch_size=64),
         ),
         data=data,
-        devices={"cpu": Cpu(batch=1, threads=1)},
-        constraints=(Constraint("accuracy", minimum=options.floor),),
-        budget=Budget(options.trials, options.epochs, options.minutes, options.workers),
-        splits=SplitSpec(calibrate=0.0625, tune=0.1875, certify=0.125),
-        strategy=Strategy(name="fashion_mnist", seed=options.seed, front=16),
+        devices={"cpu": da.Cpu(batch=1, threads=1)},
+        constraints=(da.Constraint("accuracy", minimum=options.floor),),
+        budget=da.Budget(options.trials, options.epochs, options.minutes, options.workers),
+        splits=da.SplitSpec(calibrate=0.0625, tune=0.1875, certify=0.125),
+        strategy=da.Strategy(name="fashion_mnist", seed=options.seed, front=16),
     )
 
 
-# -- search ----------------------------------------------------------------------------------------------------
-
-
-def searched(service: SearchService, problem: Problem) -> tuple[Search, FrontReport | None]:
+def searched(service: da.SearchService, problem: da.Problem) -> tuple[da.Search, FrontReport | None]:
     """The search of this storage, begun, continued or already finished; no report if it was cancelled.
 
     Raises:
@@ -163,19 +133,9 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
 
 
-# -- comparison ------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Pair:
-    """A static network and its dynamic partner.
-
-    Args:
-        static: trained without exits, or one exit used alone.
-        dynamic: the fastest point of the front that is at least as accurate on the test split, or, if there is
-            none, the most accurate one.
-        reached: whether it is at least as accurate.
-    """
+    """A static network, its dynamic partner, and whether that is at least as accurate on the test split."""
 
     static: ReportRow
     dynamic: ReportRow
@@ -183,16 +143,22 @@ class Pair:
 
 
 def pair(static: ReportRow, front: Sequence[ReportRow]) -> Pair:
-    """The partner of a static network in a front that is not empty."""
+    """The static network and the fastest point at least as accurate; if there is none, the most accurate one."""
     able = [row for row in front if row.accuracy >= static.accuracy]
-    if able:
-        return Pair(static, min(able, key=_milliseconds), True)
-    return Pair(static, max(front, key=lambda row: (row.accuracy, -_milliseconds(row))), False)
+    closest = max(front, key=lambda row: (row.accuracy, -_milliseconds(row)))
+    return Pair(static, min(able, key=_milliseconds, default=closest), bool(able))
 
 
-def best_static(rows: Sequence[ReportRow]) -> ReportRow:
-    """The most accurate network trained without exits; of equals the fastest."""
-    return max((row for row in rows if row.kind == "static"), key=lambda row: (row.accuracy, -_milliseconds(row)))
+def by_paths(report: FrontReport) -> tuple[list[ReportRow], list[ReportRow]]:
+    """Points of the front whose inputs take different paths; and networks where all take the same one.
+
+    The latter begin with those trained without exits, the most accurate first. Points that leave everything at one
+    early exit are not repeated among them: every such exit is a row of its own.
+    """
+    dynamic = [row for row in report.front if max(row.exit_share) < 1]
+    whole = [row for row in report.front if row.exit_share[-1] == 1]
+    statics = [*report.statics, *whole]
+    return dynamic, sorted(statics, key=lambda row: (row.kind != "static", -row.accuracy, _milliseconds(row)))
 
 
 def unbeaten(rows: Sequence[ReportRow]) -> list[ReportRow]:
@@ -217,7 +183,7 @@ def speedup(static_ms: Floats, dynamic_ms: Floats, *, seed: int) -> tuple[float,
 
 
 def time_networks(
-    networks: Mapping[str, RoutedNetwork], x: Tensor, device: Cpu, *, calls: int, rounds: int, seed: int
+    networks: Mapping[str, RoutedNetwork], x: Tensor, device: da.Cpu, *, calls: int, rounds: int, seed: int
 ) -> dict[str, Floats]:
     """Milliseconds an input of each routed network on each of `calls` batches of `x`, the fastest of the rounds."""
     generator = np.random.default_rng(seed)
@@ -237,7 +203,7 @@ def time_networks(
     return best
 
 
-def loaded(search: Search, rows: Sequence[ReportRow]) -> dict[str, RoutedNetwork]:
+def loaded(search: da.Search, rows: Sequence[ReportRow]) -> dict[str, RoutedNetwork]:
     """The network of each row, with its policy."""
     points = {point.label: point for point in search.front()}
     networks = {}
@@ -247,45 +213,38 @@ def loaded(search: Search, rows: Sequence[ReportRow]) -> dict[str, RoutedNetwork
             continue
         network, _ = load_candidate(search.folder / candidate_folder(row.number))
         exit_index = network.exits if row.kind == "static" else int(row.label.rsplit(" ", 1)[1])
-        networks[row.label] = RoutedNetwork(network, Policy.single(network.exits, exit_index))
+        networks[row.label] = RoutedNetwork(network, da.Policy.single(network.exits, exit_index))
     return networks
 
 
-def compare(search: Search, report: FrontReport, test: Tensor, seed: int) -> list[dict[str, Any]]:
+def compare(search: da.Search, report: FrontReport, test: Tensor, seed: int) -> list[dict[str, Any]]:
     """Each static network beside its partner, with what was measured; the best static network first."""
-    best = best_static(report.statics)
-    others = sorted((row for row in report.statics if row is not best), key=lambda row: -row.accuracy)
-    pairs = [pair(row, report.front) for row in (best, *others)]
-    dear = {row.label for row in unbeaten(report.statics)[:DEAR_OPPONENTS]} | {best.label}
+    dynamic, statics = by_paths(report)
+    pairs = [pair(row, dynamic) for row in statics]
+    large = {row.label for row in (statics[0], *unbeaten(statics)[:LARGE_BATCH_PAIRS])}
     entries: list[dict[str, Any]] = [{**asdict(each), "batch": {}} for each in pairs]
     for batch in BATCHES:
-        chosen = [(p, e) for p, e in zip(pairs, entries, strict=True) if batch == 1 or p.static.label in dear]
+        chosen = [(p, e) for p, e in zip(pairs, entries, strict=True) if batch == 1 or p.static.label in large]
         rows = {row.label: row for p, _ in chosen for row in (p.static, p.dynamic)}
         networks = loaded(search, tuple(rows.values()))
-        times = time_networks(networks, test, Cpu(batch=batch), calls=CALLS, rounds=ROUNDS, seed=seed)
+        times = time_networks(networks, test, da.Cpu(batch=batch), calls=CALLS, rounds=ROUNDS, seed=seed)
         for p, entry in chosen:
             entry["batch"][str(batch)] = _measured(times[p.static.label], times[p.dynamic.label], seed)
     return entries
 
 
-def _measured(static_ms: Floats, dynamic_ms: Floats, seed: int) -> dict[str, Any]:
-    ratio, low, high = speedup(static_ms, dynamic_ms, seed=seed)
-    each = {"static": static_ms, "dynamic": dynamic_ms}
-    means = {f"{name}_ms": float(values.mean()) for name, values in each.items()}
-    tails = {f"{name}_p95_ms": float(np.quantile(values, 0.95)) for name, values in each.items()}
-    return {**means, **tails, "ratio": ratio, "ratio_low": low, "ratio_high": high, "calls": CALLS, "rounds": ROUNDS}
+def _measured(static_ms: Floats, dynamic_ms: Floats, seed: int) -> dict[str, float]:
+    made = dict(zip(("ratio", "ratio_low", "ratio_high"), speedup(static_ms, dynamic_ms, seed=seed), strict=True))
+    for name, values in (("static", static_ms), ("dynamic", dynamic_ms)):
+        made |= {f"{name}_ms": float(values.mean()), f"{name}_p95_ms": float(np.quantile(values, 0.95))}
+    return {**made, "calls": CALLS, "rounds": ROUNDS}
 
 
 def latency_error(front: Sequence[ReportRow]) -> dict[str, float]:
-    """Mean absolute error of the predicted mean latency over the points that were timed, in milliseconds and as a share."""
+    """Mean absolute error of the predicted mean latency over the points timed, in milliseconds and as a share."""
     both = np.array([(row.latency_ms, row.measured_ms) for row in front if row.measured_ms is not None])
-    if not len(both):
-        return {}
     errors = np.abs(both[:, 0] - both[:, 1])
     return {"ms": float(errors.mean()), "share": float((errors / both[:, 1]).mean()), "points": float(len(both))}
-
-
-# -- output ----------------------------------------------------------------------------------------------------
 
 
 def comparison_table(entries: Sequence[Mapping[str, Any]]) -> Table:
@@ -317,34 +276,32 @@ def _ratio(timed: Mapping[str, Any] | None) -> str:
 def headline(entry: Mapping[str, Any]) -> str:
     """The first pair in words."""
     static, dynamic = entry["static"], entry["dynamic"]
+    verb = "matched by" if entry["reached"] else "reached by no dynamic point, the closest being"
     gap = 100 * (dynamic["accuracy"] - static["accuracy"])
-    verb = "matched by" if entry["reached"] else "reached by no dynamic point; closest is"
     speeds = "; ".join(f"batch {size}: {_ratio(timed).splitlines()[0]}" for size, timed in entry["batch"].items())
-    return (
-        f"best static network {static['label']} ({static['summary']}), {verb} {dynamic['label']} "
-        f"({dynamic['summary']}; {dynamic['policy']}) at {gap:+.2f} points; times as fast: {speeds}"
-    )
+    one, other = (f"{row['label']} ({row['summary']}; {row['policy']})" for row in (static, dynamic))
+    return f"best static network {one}, {verb} {other} at {gap:+.2f} points; times as fast: {speeds}"
 
 
-def show(console: Console, search: Search, report: FrontReport, options: argparse.Namespace, test: Tensor) -> None:
+def show(console: Console, search: da.Search, report: FrontReport, options: argparse.Namespace, test: Tensor) -> None:
     """Print the report, compare, print that, and write all of it."""
     console.print(front_table(report, min(console.width, 120)))
     for note in report.notes:
         console.print(f"- {note}", highlight=False)
-    if not report.front:
-        console.print("nothing to compare: lower --floor or train longer")
+    if not all(by_paths(report)):
+        console.print("nothing to compare: no dynamic point or no static network; lower --floor or train longer")
         return
+    console.print("timing static and dynamic networks side by side", highlight=False)
     entries = compare(search, report, test, options.seed)
     error = latency_error(report.front)
     console.print(comparison_table(entries))
     console.print(headline(entries[0]), highlight=False)
-    if error:
-        text = f"{error['ms']:.4f} ms or {error['share']:.1%} over {error['points']:.0f} points of the front"
-        console.print(f"mean absolute error of predicted against measured latency: {text}", highlight=False)
+    text = f"{error['ms']:.4f} ms or {error['share']:.1%} over {error['points']:.0f} points of the front"
+    console.print(f"mean absolute error of predicted against measured latency: {text}", highlight=False)
     content = {
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
         "search": search.id,
-        "machine": Cpu().environment().to_dict(),
+        "machine": da.Cpu().environment().to_dict(),
         "headline": report.headline,
         "seconds": report.seconds,
         "latency_error": error,
@@ -359,7 +316,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the four idx.gz files")
-    parser.add_argument("--train", type=int, default=16_000, help="training images used, for all splits but test")
+    parser.add_argument("--train", type=int, default=12_000, help="training images used, for all splits but test")
     parser.add_argument("--trials", type=int, default=60, help="candidates")
     parser.add_argument("--epochs", type=int, default=6, help="of a full training")
     parser.add_argument("--minutes", type=float, help="wall clock of the search itself")
@@ -372,16 +329,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Search, report, compare."""
-    options, console = parse(), Console()
+    options, console = parse(), Console(width=None if sys.stdout.isatty() else 110)
     try:
         data = read_data(options.data, options.train, options.seed)
-        search, report = searched(SearchService(options.storage), make_problem(data, options))
+        search, report = searched(da.SearchService(options.storage), make_problem(data, options))
         if report is None:
-            state = search.status()
-            console.print(f"search {state.id} is {state.state}: {state.reason}", highlight=False)
-            return 1
+            raise SpecError(search.id, f"is {search.status().state}; the same command continues it")
         show(console, search, report, options, torch.from_numpy(data.x_test))
-    except DynarchError as error:
+    except da.DynarchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

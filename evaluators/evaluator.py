@@ -77,6 +77,10 @@ class AbstractSession(abc.ABC):
         """Epochs done, those before an interruption included."""
 
     @abc.abstractmethod
+    def history(self) -> tuple[Mapping[str, float], ...]:
+        """What `train` returned for the epochs before an interruption."""
+
+    @abc.abstractmethod
     def train(self) -> Mapping[str, float]:
         """Train one epoch; numbers to plot, with their `epoch`.
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..hardware.book import LatencyBook
 from ..hardware.inventory import Costs, costs_of
 from ..spaces.architecture import Architecture
 from ..spaces.backbone import Signature
-from ..spaces.errors import DataError, EvaluationFailed
+from ..spaces.errors import DataError, EvaluationFailed, ShapeError, SpecError
 from ..spaces.network import DynamicNetwork
 from ..spaces.space import build
 from .evaluator import AbstractEvaluator, AbstractSession, Outcome, Reading, Task
@@ -42,13 +43,24 @@ class ScratchSession(AbstractSession):
         self._run = TrainingRun(task.architecture, splits, signature=signature, epochs=task.epochs, seed=task.seed)
         self._checkpoint = task.folder / CHECKPOINT
         if self._checkpoint.exists():
-            self._run.load(self._checkpoint)
+            self._continue()
         self._costs = _costs(self._run.network)
+
+    def _continue(self) -> None:
+        try:
+            self._run.load(self._checkpoint)
+        except Exception as error:  # torch promises no one error for a damaged file
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise EvaluationFailed(f"the checkpoint {self._checkpoint} cannot be continued ({reason})") from error
 
     @property
     def epochs_done(self) -> int:
         """Epochs done."""
         return self._run.epochs_done
+
+    def history(self) -> tuple[Mapping[str, float], ...]:
+        """The losses that the checkpoint holds."""
+        return tuple({"epoch": e, "train_loss": loss} for e, loss in enumerate(self._run.train_loss, start=1))
 
     def train(self) -> Mapping[str, float]:
         """Train one epoch and save a checkpoint."""
@@ -119,7 +131,10 @@ class FromScratch(AbstractEvaluator):
 
     def start(self, task: Task, splits: Splits, book: LatencyBook) -> ScratchSession:
         """Build the network, or load its checkpoint."""
-        return ScratchSession(task, splits, book)
+        try:
+            return ScratchSession(task, splits, book)
+        except (SpecError, ShapeError) as error:
+            raise EvaluationFailed(f"cannot be built: {error}") from error
 
 
 def save_candidate(folder: Path, network: DynamicNetwork, costs: Costs) -> None:
@@ -146,13 +161,13 @@ def load_candidate(folder: Path) -> tuple[DynamicNetwork, Costs]:
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        state = load_file(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
-        raise DataError("candidate", f"{folder} does not hold a trained candidate ({error})") from None
-    architecture = Architecture.from_mapping(manifest["architecture"])
-    network = build(architecture, Signature.from_mapping(manifest["signature"], "signature"))
-    network.load_state_dict(state)
-    return network.eval(), Costs.from_mapping(manifest["costs"])
+        architecture = Architecture.from_mapping(manifest["architecture"])
+        network = build(architecture, Signature.from_mapping(manifest["signature"], "signature"))
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return network.eval(), Costs.from_mapping(manifest["costs"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError("candidate", f"{folder} does not hold a trained candidate ({reason})") from None
 
 
 def _costs(network: DynamicNetwork) -> Costs:

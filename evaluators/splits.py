@@ -124,7 +124,9 @@ def sealed_test(data: Data, spec: SplitSpec, seed: int) -> Part:
 
 
 def _part(x: NDArray[Any], y: NDArray[Any]) -> Part:
-    return Part(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(y)))
+    # `ascontiguousarray` keeps odd strides of axes of length 1, which pass for channels-last; see `augment`.
+    inputs = torch.from_numpy(np.ascontiguousarray(x)).clone(memory_format=torch.contiguous_format)
+    return Part(inputs, torch.from_numpy(np.ascontiguousarray(y)))
 
 
 def _stratified_order(y: NDArray[Any], generator: np.random.Generator) -> NDArray[np.int64]:

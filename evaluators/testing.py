@@ -3,8 +3,9 @@
 Subclass it and supply one fixture:
 
     class TestMyEvaluator(EvaluatorContract):
-        @pytest.fixture
-        def evaluator(self) -> AbstractEvaluator:
+        @pytest.fixture(scope="class")
+        @classmethod
+        def evaluator(cls) -> AbstractEvaluator:
             return MyEvaluator()
 
 `pattern_data` and `made_up_book` serve anybody who needs a task that is learnt in a second and latencies
@@ -118,77 +119,83 @@ def same_weights(first: DynamicNetwork, second: DynamicNetwork) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def _assert_same(task: Task, outcome: Outcome, undisturbed: tuple[Task, Outcome]) -> None:
+    assert outcome == undisturbed[1]
+    assert same_weights(load_candidate(task.folder)[0], load_candidate(undisturbed[0].folder)[0])
+
+
 class EvaluatorContract:
     """What every evaluator keeps to; the fixture `evaluator` supplies one.
 
     Override `architecture` to evaluate something else.
     """
 
-    @pytest.fixture
-    def architecture(self) -> Architecture:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def architecture(cls) -> Architecture:
         """What is evaluated."""
         return small_architecture()
 
-    @pytest.fixture
-    def task(self, architecture: Architecture, tmp_path: Path) -> Task:
-        """The task that all runs share but for the folder."""
-        return Task(architecture, 3, EPOCHS, tmp_path / "first", DECISIONS, 6)
+    @pytest.fixture(scope="class")
+    @classmethod
+    def undisturbed(
+        cls, evaluator: AbstractEvaluator, architecture: Architecture, tmp_path_factory: pytest.TempPathFactory
+    ) -> tuple[Task, Outcome]:
+        """An evaluation from start to end without a break, and the task with its folder."""
+        task = Task(architecture, 3, EPOCHS, tmp_path_factory.mktemp("undisturbed"), DECISIONS, 6)
+        return task, _evaluate(evaluator, task)
 
     @pytest.fixture
-    def outcome(self, evaluator: AbstractEvaluator, task: Task) -> Outcome:
-        """An undisturbed evaluation, left in the task's folder."""
-        return _evaluate(evaluator, task)
+    def task(self, undisturbed: tuple[Task, Outcome], tmp_path: Path) -> Task:
+        """The same task in an empty folder."""
+        return replace(undisturbed[0], folder=tmp_path / "candidate")
 
     def test_the_same_seed_gives_the_same_candidate(
-        self, evaluator: AbstractEvaluator, task: Task, outcome: Outcome
+        self, evaluator: AbstractEvaluator, task: Task, undisturbed: tuple[Task, Outcome]
     ) -> None:
-        again = replace(task, folder=task.folder.parent / "again")
         torch.rand(7)  # whatever the process did before must not matter
-        assert _evaluate(evaluator, again) == outcome
-        assert same_weights(load_candidate(again.folder)[0], load_candidate(task.folder)[0])
+        _assert_same(task, _evaluate(evaluator, task), undisturbed)
 
     def test_another_seed_gives_another_candidate(
-        self, evaluator: AbstractEvaluator, task: Task, outcome: Outcome
+        self, evaluator: AbstractEvaluator, task: Task, undisturbed: tuple[Task, Outcome]
     ) -> None:
-        other = replace(task, folder=task.folder.parent / "other", seed=task.seed + 1)
-        _evaluate(evaluator, other)
-        assert outcome.points
-        assert not same_weights(load_candidate(other.folder)[0], load_candidate(task.folder)[0])
+        _evaluate(evaluator, replace(task, seed=task.seed + 1))
+        assert not same_weights(load_candidate(task.folder)[0], load_candidate(undisturbed[0].folder)[0])
 
     def test_another_process_gives_the_same_candidate(
-        self, evaluator: AbstractEvaluator, task: Task, outcome: Outcome
+        self, evaluator: AbstractEvaluator, task: Task, undisturbed: tuple[Task, Outcome]
     ) -> None:
-        elsewhere = replace(task, folder=task.folder.parent / "elsewhere")
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            assert pool.apply(_evaluate, (evaluator, elsewhere)) == outcome
-        assert same_weights(load_candidate(elsewhere.folder)[0], load_candidate(task.folder)[0])
+            outcome = pool.apply(_evaluate, (evaluator, task))
+        _assert_same(task, outcome, undisturbed)
 
     @pytest.mark.parametrize("epochs", range(EPOCHS + 1))
     def test_a_continued_run_is_the_undisturbed_one_bit_for_bit(
-        self, evaluator: AbstractEvaluator, task: Task, outcome: Outcome, epochs: int
+        self, evaluator: AbstractEvaluator, task: Task, undisturbed: tuple[Task, Outcome], epochs: int
     ) -> None:
-        broken = replace(task, folder=task.folder.parent / "broken")
         splits, book = contract_splits(), contract_book(task.architecture)
-        session = evaluator.start(broken, splits, book)
+        broken = evaluator.start(task, splits, book)
         for _ in range(epochs):
-            session.train()
-        del session
+            broken.train()
         torch.rand(7)
-        continued = evaluator.start(broken, splits, book)
+        continued = evaluator.start(task, splits, book)
         assert continued.epochs_done == epochs
-        assert run_to_end(continued, EPOCHS) == outcome
-        assert same_weights(load_candidate(broken.folder)[0], load_candidate(task.folder)[0])
+        _assert_same(task, run_to_end(continued, EPOCHS), undisturbed)
 
-    def test_finishing_again_gives_the_same(self, evaluator: AbstractEvaluator, task: Task, outcome: Outcome) -> None:
+    def test_finishing_again_gives_the_same(
+        self, evaluator: AbstractEvaluator, undisturbed: tuple[Task, Outcome]
+    ) -> None:
         """The driver may die after a worker finished and before it was recorded."""
+        task, outcome = undisturbed
         again = evaluator.start(task, contract_splits(), contract_book(task.architecture))
         assert again.epochs_done == EPOCHS
         assert again.finish() == outcome
 
-    def test_taking_stock_changes_nothing(self, evaluator: AbstractEvaluator, task: Task, outcome: Outcome) -> None:
-        watched = replace(task, folder=task.folder.parent / "watched")
-        session = evaluator.start(watched, contract_splits(), contract_book(task.architecture))
-        assert run_to_end(session, EPOCHS, read=True) == outcome
+    def test_taking_stock_changes_nothing(
+        self, evaluator: AbstractEvaluator, task: Task, undisturbed: tuple[Task, Outcome]
+    ) -> None:
+        session = evaluator.start(task, contract_splits(), contract_book(task.architecture))
+        _assert_same(task, run_to_end(session, EPOCHS, read=True), undisturbed)
 
     def test_steps_are_counted_and_readings_have_points(self, evaluator: AbstractEvaluator, task: Task) -> None:
         session = evaluator.start(task, contract_splits(), contract_book(task.architecture))
@@ -201,7 +208,8 @@ class EvaluatorContract:
             assert reading.points
             assert all(math.isfinite(v) for p in reading.points for v in p.metrics.values())
 
-    def test_points_are_complete_and_sorted_by_latency(self, task: Task, outcome: Outcome) -> None:
+    def test_points_are_complete_and_sorted_by_latency(self, undisturbed: tuple[Task, Outcome]) -> None:
+        task, outcome = undisturbed
         devices = contract_book(task.architecture).devices
         wanted = {"accuracy", "macs", "parameters"}
         wanted |= {f"{m}@{d}" for m in ("latency_ms", "latency_p95_ms", "latency_worst_ms") for d in devices}
@@ -215,7 +223,8 @@ class EvaluatorContract:
             assert sum(point.exit_share) == pytest.approx(1)
         json.dumps([outcome.summary, outcome.curve], allow_nan=False)
 
-    def test_what_is_left_behind_can_be_loaded_and_keeps_its_word(self, task: Task, outcome: Outcome) -> None:
+    def test_what_is_left_behind_can_be_loaded_and_keeps_its_word(self, undisturbed: tuple[Task, Outcome]) -> None:
+        task, outcome = undisturbed
         network, costs = load_candidate(task.folder)
         splits = contract_splits()
         assert network.architecture == task.architecture
@@ -246,8 +255,8 @@ class EvaluatorContract:
     def test_the_generators_of_the_process_are_left_alone(self, evaluator: AbstractEvaluator, task: Task) -> None:
         book, splits = contract_book(task.architecture), contract_splits()
         torch.manual_seed(1)
-        np.random.seed(1)  # noqa: NPY002 - the global generator is what must not move
-        before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
+        np.random.seed(1)
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
         run_to_end(evaluator.start(task, splits, book), EPOCHS, read=True)
         assert torch.equal(torch.get_rng_state(), before[0])
-        assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]  # noqa: NPY002
+        assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]

@@ -8,5 +8,5 @@ if __name__ == "__main__":
     search = SearchService("dynarch-results").launch(problem)
     search.wait(progress=True)
     for point in search.front():
-        print(point, f"accuracy {point.test['accuracy']:.3f}", point.measured["cpu"]["latency_ms"], "ms")
+        print(point, f"accuracy {point.accuracy:.3f}", f"{point.latency_ms:.3f} ms")
     network = search.front()[-1].load()  # an nn.Module that leaves at the first exit that is sure enough

@@ -78,7 +78,8 @@ class DevicePages:
         scale, call = self.correction.a, self.correction.c_ms
         each = [(scale * curve.at(min(self.batch, curve.batches[-1])) + call) for curve in self.lookup(costs)]
         used = np.array([not self._unused(part.kind) for part in costs.parts], dtype=float)
-        return np.multiply(np.array(each) / self.batch, used)
+        added: NDArray[np.float64] = np.array(each) / self.batch * used
+        return added
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import final
 
 import numpy as np
@@ -63,7 +63,7 @@ class Engine:
         self._pending = deque(pending)
         self._live: dict[int, Candidate] = {}
         self._stopped: set[int] = set()
-        self._curves: dict[int, list[object]] = {}
+        self._curves: dict[int, list[dict[str, float]]] = {}
         self._seconds: dict[int, float] = {}
         # Static baselines stand on every report, so they are always trained to the end.
         self._protected = {each.id for each in problem.space.baselines(problem.data.signature)}
@@ -175,7 +175,7 @@ class Engine:
             seconds=self._seconds.pop(number, 0.0),
             cause=cause,
             metrics=None if message is None else message.summary,
-            curve=self._curves.pop(number, []),
+            curve=_by_epoch(self._curves.pop(number, [])),
             points=points,
             artefacts=None if message is None else candidate_folder(number),
         )
@@ -230,6 +230,14 @@ def rebuilt_rungs(problem: Problem, ledger: Ledger, search_id: str) -> ParetoRun
     for row in ledger.rungs(search_id):
         rungs.report(row.number, row.epoch, np.array(row.points, dtype=float))
     return rungs
+
+
+def _by_epoch(rows: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
+    """One row an epoch; a worker that was retried tells its history again."""
+    merged: dict[float, dict[str, float]] = {}
+    for row in rows:
+        merged.setdefault(row["epoch"], {}).update(row)
+    return [merged[epoch] for epoch in sorted(merged)]
 
 
 def _new_points(message: Message) -> tuple[NewPoint, ...]:

@@ -65,6 +65,18 @@ class FrontPoint:
     measured: Mapping[str, Mapping[str, float]] | None
     folder: Path
 
+    @property
+    def accuracy(self) -> float:
+        """On the test split; where that was not used, on the certify split."""
+        return self.certify_accuracy if self.test is None else self.test["accuracy"]
+
+    @property
+    def latency_ms(self) -> float:
+        """Mean on the first device: measured if it was timed, else predicted."""
+        if self.measured:
+            return next(iter(self.measured.values()))["latency_ms"]
+        return next(value for name, value in self.tune.items() if name.startswith("latency_ms@"))
+
     def load(self) -> RoutedNetwork:
         """The trained network, ready to route: `network(x)` gives logits `b x c` and runs only what it must."""
         network, _ = load_candidate(self.folder)

@@ -14,6 +14,8 @@ from ..hardware.table import LatencyTable
 from ..spaces.errors import StoreError
 from .ledger.store import Ledger
 
+DEFAULT_STORAGE = "dynarch-results"
+
 
 @final
 @dataclass(frozen=True)
@@ -49,7 +51,12 @@ class Storage:
     @property
     def ledger_url(self) -> str:
         """Ledger and latency table."""
-        return self.database or f"sqlite:///{self.folder.resolve() / 'dynarch.db'}"
+        return self.database or f"sqlite:///{self.database_file}"
+
+    @property
+    def database_file(self) -> Path | None:
+        """The SQLite file of ledger and latency table; None if a server keeps them."""
+        return None if self.database else self.folder.resolve() / "dynarch.db"
 
     @property
     def study_url(self) -> str:

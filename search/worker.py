@@ -127,11 +127,17 @@ class Worker:
 
     def _advance(self, started: float) -> Message:
         assert self._task is not None
+        rungs, full = self._assignment.rungs, self._assignment.epochs
+        curve: list[Mapping[str, float]] = []
+        again = False
         if self._session is None:
             self._session = self._evaluator.start(self._task, self._splits, self._book)
-        session, rungs, full = self._session, self._assignment.rungs, self._assignment.epochs
-        target = next((rung for rung in (*rungs, full) if rung > session.epochs_done), full)
-        curve = []
+            curve.extend(self._session.history())
+            # A death may have come between a rung and its report: report again, the first verdict stands.
+            again = self._session.epochs_done in rungs
+        session = self._session
+        ahead = next((rung for rung in (*rungs, full) if rung > session.epochs_done), full)
+        target = session.epochs_done if again else ahead
         while session.epochs_done < target:
             curve.append(session.train())
             if self._clock() - started > PAUSE_SECONDS and session.epochs_done < target:

@@ -67,6 +67,7 @@ class DynamicNetwork(nn.Module):
         self.signature = signature
         self.steps = nn.ModuleList(steps)
         self.exits = sum(isinstance(step, ExitStep) for step in steps)
+        self._schemes = tuple({s.name for s in step.decisions} for step in steps if isinstance(step, ExitStep))
 
     @property
     def exit_steps(self) -> tuple[ExitStep, ...]:
@@ -94,10 +95,12 @@ class DynamicNetwork(nn.Module):
 
         Raises:
             ShapeError: if inputs or policy do not fit the network.
-            SpecError: if the network is in training mode, where batches would influence each other.
+            SpecError: if the network is in training mode, where batches would influence each other, or was not
+                built for the policy's decision scheme.
         """
+        scheme = decision(policy.decision, "policy.decision")
         self._check(x, policy)
-        run = Routing(x, policy, decision(policy.decision), recorder, size=x.shape[0])
+        run = Routing(x, policy, scheme, recorder, size=x.shape[0])
         for step in self.steps:
             step.route(run)  # type: ignore[operator]
             if run.done:
@@ -131,6 +134,11 @@ class DynamicNetwork(nn.Module):
             raise ShapeError(
                 f"the policy must have one threshold an exit, but has {len(policy.thresholds)} for {self.exits} exits"
             )
+        for threshold, schemes in zip(policy.thresholds, self._schemes, strict=True):
+            # Its decisions would run without a place in the trace, and so without a price.
+            if threshold not in (None, -math.inf) and policy.decision not in schemes:
+                known = ", ".join(sorted(schemes))
+                raise SpecError("policy.decision", f"must be one of this network's ({known}), got {policy.decision!r}")
 
 
 @final

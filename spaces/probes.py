@@ -66,12 +66,12 @@ class Asked:
 
 
 def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate]:
-    """Architectures at random, dynamic ones first, each once, with the answers that make them."""
+    """Architectures at random, those with most to say first, each once, with the answers that make them."""
     found: dict[Architecture, dict[str, Scalar]] = {}
     for seed in range(10 * number):
         chance = Chance(np.random.default_rng(seed))
         found.setdefault(space.sample(Scope(chance), signature), chance.params)
-    ordered = sorted(found.items(), key=lambda item: not item[0].families)
+    ordered = sorted(found.items(), key=lambda item: -len(item[0].canonical))
     return [(params, architecture) for architecture, params in ordered[:number]]
 
 

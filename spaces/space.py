@@ -19,7 +19,7 @@ from .network import DynamicNetwork
 from .plan import Plan
 from .recipe import Recipe, RecipeChoice
 from .scope import Replay, Scalar, Scope, enumerate_points
-from .spec import AbstractSpec, require
+from .spec import AbstractSpec, require, require_name
 
 
 @final
@@ -49,6 +49,8 @@ class Space(AbstractSpec):
         """Read `{"backbones": {name: ranges}, "families": {name: ranges}, "training": ranges}`."""
         if not isinstance(mapping, Mapping):
             raise SpecError(path, f"must be a table, but got {mapping!r}")
+        for name in mapping:
+            require_name(f"{path}.{name}", str(name), ("backbones", "families", "training"))
         parts: dict[str, Any] = dict(mapping)
         if "backbones" in parts:
             place = f"{path}.backbones"
@@ -64,9 +66,6 @@ class Space(AbstractSpec):
             )
         if "training" in parts:
             parts["training"] = Recipe.from_mapping(parts["training"], f"{path}.training")
-        unknown = set(parts) - {"backbones", "families", "training"}
-        if unknown:
-            raise SpecError(f"{path}.{min(unknown)}", "is not an option (known: backbones, families, training)")
         try:
             return cls(**parts)
         except SpecError as error:

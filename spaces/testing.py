@@ -97,7 +97,7 @@ class FamilyContract:
 
     @pytest.fixture
     def candidates(self, space: Space, signature: Signature) -> list[Candidate]:
-        """Some members of the space; the first ones are dynamic."""
+        """Some members of the space, the most dynamic ones that turned up."""
         return sample(space, signature, number=3)
 
     @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...spaces.errors import DataError, UnknownNameError
-from .dynarch_lines import DynarchLines, lines, parse_contents, read_contents, summary
+from .dynarch_lines import DynarchLines, lines, parse_contents, read_contents, statistic_of, summary
 from .fbnet_lines import FBNetLines
 from .format import AbstractFormat, ForeignEntry, ForeignTable
 from .nn_meter_csv import NnMeterCsv
@@ -38,12 +38,19 @@ def format_of(path: Path, name: str | None = None) -> AbstractFormat:
             if member.name == name:
                 return member
         raise UnknownNameError("format", name, [member.name for member in FORMATS])
-    opening = next(line.strip() for line in read_text(path).split("\n") if line.strip())
-    for member in FORMATS:
-        if path.suffix.lower() in member.suffixes and member.recognises(opening):
-            return member
-    known = ", ".join(f"{member.name} ({' '.join(member.suffixes)})" for member in FORMATS)
-    raise DataError(str(path), f"must be a latency table in a known format, but looks like none of {known}; name one")
+    found = recognised(path, read_text(path))
+    if found is None:
+        known = ", ".join(f"{member.name} ({' '.join(member.suffixes)})" for member in FORMATS)
+        message = f"must be a latency table in a known format, but looks like none of {known}"
+        raise DataError(str(path), f"{message}; name one, or rename the file")
+    return found
+
+
+def recognised(path: Path, text: str) -> AbstractFormat | None:
+    """The first format that a file with this text looks like, or None."""
+    opening = next((line.strip() for line in text.split("\n") if line.strip()), "")
+    fitting = (m for m in FORMATS if path.suffix.lower() in m.suffixes and m.recognises(opening))
+    return next(fitting, None)
 
 
 __all__ = [
@@ -60,5 +67,7 @@ __all__ = [
     "lines",
     "parse_contents",
     "read_contents",
+    "recognised",
+    "statistic_of",
     "summary",
 ]

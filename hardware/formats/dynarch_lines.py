@@ -16,12 +16,12 @@ from typing import Any, ClassVar, Final, final
 
 from ...spaces.errors import DataError, SpecError
 from ..correction import Correction
-from ..device import Environment
+from ..device import Environment, Statistic
 from ..devices import DEVICES
 from ..keys import KEY_SCHEMA_VERSION, PartKey, key_hash
 from ..table import Entry, StoredCorrection, StoredMeasurement, StoredSession, TableContents
 from ..timer import RoundTiming
-from .format import AbstractFormat, ForeignEntry, ForeignTable, Unit
+from .format import AbstractFormat, Attribute, ForeignEntry, ForeignTable, Unit
 from .reading import Fields, is_text, is_whole, parse_json, read_text, shown
 from .session_line import read_session
 
@@ -57,16 +57,21 @@ def summary(contents: TableContents) -> ForeignTable:
     rounds: dict[tuple[str, int, tuple[int, int]], list[RoundTiming]] = {}
     for row in contents.accepted:
         rounds.setdefault((row.key_hash, row.batch, row.density), []).append(row.timing)
-    statistic = {device.kind: device.statistic for device in DEVICES}.get(str(environment.get("kind")), "min")
+    statistic = statistic_of(str(environment.get("kind")))
     entries = {}
     for (key, batch, density), timings in rounds.items():
         entry = Entry.of(timings, statistic)
         share = f"{density[0]}/{density[1]}"
-        attributes = {"kind": kinds[key], "part": key, "batch": batch, "density": share}
+        attributes: dict[str, Attribute] = {"kind": kinds[key], "part": key, "batch": batch, "density": share}
         name = f"{kinds[key]} {key} b{batch}" + ("" if density == (1, 1) else f" d{share}")
         entries[name] = ForeignEntry(entry.ms, entry.ms * entry.relsd, entry.n_rounds, attributes)
     words = (str(environment[name]) for name in ("kind", "cpu_model", "gpu", "dtype", "runtime") if name in environment)
     return ForeignTable(" ".join(words) or contents.environment.environment_id, _UNIT, entries, environment)
+
+
+def statistic_of(kind: str) -> Statistic:
+    """Which number of a round stands for the latency on a kind of device; unknown ones are taken for CPUs."""
+    return {device.kind: device.statistic for device in DEVICES}.get(kind, "min")
 
 
 def lines(contents: TableContents) -> Iterator[str]:
@@ -141,7 +146,7 @@ def _header(line: Fields) -> tuple[Environment, str, dict[str, int]]:
     if unit != _UNIT:
         line.refuse(f"times must be in {_UNIT!r}, but the file says {shown(unit)}")
     pairs = line.items("environment", "pairs of a name and a text, whole number or flag", _is_item)
-    environment = Environment(tuple((name, value) for name, value in pairs))  # type: ignore[misc]  # just checked
+    environment = Environment(tuple(tuple(pair) for pair in pairs))  # type: ignore[arg-type,misc]  # just checked
     if len(environment.to_dict()) != len(pairs) or not pairs:
         line.refuse("field 'environment' must name something, and nothing twice")
     stated = line.text("environment_id")

@@ -1,8 +1,8 @@
 """FBNet (mobile-vision): JSON lines, one measured operator each, times in microseconds.
 
-    {"op_type": "Conv", "op_args": ["kernel: 3"], "input_shapes": [[1, 8, 14, 14], [8, 8, 3, 3]], "input_dtypes": [1, 1],
-     "runtime_us_p0": 40.0, "runtime_us_p10": 41.0, "runtime_us_p50": 42.0, "runtime_us_p90": 45.0,
-     "runtime_us_p100": 60.0, "device": "phone"}
+    {"op_type": "Conv", "op_args": ["kernel: 3"], "input_shapes": [[1, 8, 14, 14], [8, 8, 3, 3]],
+     "input_dtypes": [1, 1], "runtime_us_p0": 40.0, "runtime_us_p10": 41.0, "runtime_us_p50": 42.0,
+     "runtime_us_p90": 45.0, "runtime_us_p100": 60.0, "device": "phone"}
 
 The median stands for the latency. The batch is the first size of the first shape.
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Final, final
 
 from ...spaces.errors import DataError
-from .format import AbstractFormat, ForeignEntry, ForeignTable, Unit, to_ms
+from .format import AbstractFormat, Attribute, ForeignEntry, ForeignTable, Unit, to_ms
 from .reading import Fields, is_shape, is_text, is_whole, parse_json, shown
 
 _QUANTILES: Final = ("p0", "p10", "p50", "p90", "p100")
@@ -68,6 +68,11 @@ class FBNetLines(AbstractFormat):
         words = [kind, *("x".join(map(str, shape)) for shape in sizes), f"dtypes {dtypes}"]
         words += [" ".join(argument.split()) for argument in arguments]
         spread = (times[3] - times[1]) / _P10_TO_P90_IN_SD
-        attributes = {"op": kind, "args": tuple(arguments), "input_shapes": sizes, "input_dtypes": tuple(dtypes)}
+        attributes: dict[str, Attribute] = {
+            "op": kind,
+            "args": tuple(arguments),
+            "input_shapes": sizes,
+            "input_dtypes": tuple(dtypes),
+        }
         entry = ForeignEntry(to_ms(times[2], self.unit), to_ms(spread, self.unit), None, attributes)
         return " ".join(words), entry

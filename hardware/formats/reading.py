@@ -14,27 +14,17 @@ LARGEST_WHOLE: Final = 2**63 - 1  # what a database can hold
 _LARGEST_BYTES: Final = 2**30
 _SHOWN: Final = 60  # characters of a wrong value that a message repeats
 _PICKLE_SUFFIXES: Final = frozenset((".pkl", ".pickle", ".pck", ".joblib", ".dill", ".pt", ".pth"))
-# Protocol 2 and later begin with a mark and their number; the older ones with the opcode of a container or a name.
-_PICKLE_OPENINGS: Final = (
-    *(b"\x80" + bytes([n]) for n in range(2, 6)),
-    b"(dp",
-    b"(lp",
-    b"(ip",
-    b"c__builtin__",
-    b"ccopy_reg",
-)
+# Protocol 2 and later begin with a mark and their number, older ones with a container or the name of a class.
+_PICKLE_MARKS: Final = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
+_PICKLE_OPENINGS: Final = (*_PICKLE_MARKS, b"(dp", b"(lp", b"(ip", b"}q", b"]q", b")q", b"c__builtin__", b"ccopy_reg")
 _ARCHIVE_OPENINGS: Final = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 
 
 def shown(value: object) -> str:
     """A value on one line, shortened."""
-    text = f"{value:.3e}" if isinstance(value, int) and abs(value) > 10**30 and value.bit_length() < 1000 else ""
-    text = text or (f"a number of {value.bit_length()} bits" if _huge(value) else repr(value))
+    # Spelling out a number of thousands of digits is slow, and refused by Python.
+    text = f"a number of {value.bit_length()} bits" if isinstance(value, int) and abs(value) >= 2**128 else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-def _huge(value: object) -> bool:
-    return isinstance(value, int) and value.bit_length() >= 1000
 
 
 def read_text(path: Path) -> str:
@@ -122,7 +112,7 @@ def parse_json(text: str, path: str, line: int | None = None) -> object:
         raise DataError(place, message) from None
     except (RecursionError, ValueError):
         raise DataError(
-            where, "must be plain JSON, but nests too deeply or has a number of thousands of digits"
+            where, "must be plain JSON, but nests too deeply or has a number of thousands of digits; export it again"
         ) from None
     return value
 

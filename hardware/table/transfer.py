@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from ...spaces.errors import StoreError
 from ..database import plain_json
 from ..keys import PartKey
+from ..timer import RoundTiming
 from .contents import Added, StoredMeasurement, StoredSession, TableContents
-from .entities import StoredCorrection
+from .entities import Density, StoredCorrection
 from .records import in_chunks
 from .rows import CorrectionRow, EnvironmentRow, MeasurementRow, PartKeyRow, SessionRow, VersionRow
 from .versions import AbstractVersionRecords
@@ -53,6 +54,18 @@ class AbstractTransferRecords(AbstractVersionRecords):
                 " one of its sessions was rejected since or another dynarch froze it; use the present state instead"
             )
         return found
+
+    def sessions(self, environment_id: str) -> tuple[StoredSession, ...]:
+        """Every session in an environment, by id."""
+        stored = select(SessionRow).filter_by(environment_id=environment_id)
+        with self.database.session(write=False) as session:
+            return tuple(sorted(map(_session, session.scalars(stored)), key=lambda each: each.session_id))
+
+    def measurements(self, environment_id: str) -> tuple[StoredMeasurement, ...]:
+        """Every measurement in an environment, those of rejected sessions too, in the order in which they came."""
+        which = select(MeasurementRow).filter_by(environment_id=environment_id).order_by(MeasurementRow.id)
+        with self.database.session(write=False) as session:
+            return tuple(map(_measurement, session.scalars(which)))
 
     def receive(self, contents: TableContents) -> Added:
         """Add what is not here yet, as imported; if anything contradicts what is here, nothing is added.
@@ -185,7 +198,7 @@ def _new_sessions(session: Session, environment_id: str, sessions: Sequence[Stor
 
 
 def _new_measurements(session: Session, contents: TableContents) -> list[StoredMeasurement]:
-    known = {}
+    known: dict[tuple[str, int, Density, str, int], RoundTiming] = {}
     for some in in_chunks([each.session_id for each in contents.sessions]):
         rows = session.scalars(select(MeasurementRow).where(MeasurementRow.session_id.in_(some)))
         known |= {each.visit: each.timing for each in map(_measurement, rows)}

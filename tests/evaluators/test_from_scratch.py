@@ -26,10 +26,12 @@ from dynarch.evaluators.testing import (
     EvaluatorContract,
     contract_book,
     contract_splits,
+    pattern_data,
     run_to_end,
     small_architecture,
 )
 from dynarch.hardware.inventory import costs_of
+from dynarch.spaces.backbone import Signature
 from dynarch.spaces.errors import DataError, EvaluationFailed, UnknownNameError
 from dynarch.spaces.space import build
 
@@ -37,8 +39,9 @@ from dynarch.spaces.space import build
 class TestFromScratch(EvaluatorContract):
     """The rows of the contract."""
 
-    @pytest.fixture
-    def evaluator(self) -> AbstractEvaluator:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def evaluator(cls) -> AbstractEvaluator:
         return FromScratch()
 
 
@@ -86,40 +89,47 @@ def test_saved_weights_are_loaded_whatever_the_generator_holds(tmp_path: Path) -
     assert costs == costs_of(network)
 
 
-def _cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+def _cut(text: str) -> str:
+    return text[: len(text) // 2]
 
 
-def _without_costs(file: Path) -> None:
-    document = json.loads(file.read_text())
+def _without_costs(text: str) -> str:
+    document = json.loads(text)
     del document["costs"]
-    file.write_text(json.dumps(document))
+    return json.dumps(document)
 
 
-def _of_another_width(file: Path) -> None:
-    document = json.loads(file.read_text())
+def _of_another_width(text: str) -> str:
+    document = json.loads(text)
     document["architecture"]["backbone"]["width"] = 5
-    file.write_text(json.dumps(document))
+    return json.dumps(document)
 
 
-DAMAGE: tuple[tuple[str, Callable[[Path], None]], ...] = (
+# How a file is damaged; None: it is gone.
+DAMAGE: tuple[tuple[str, Callable[[str], str] | None], ...] = (
     (WEIGHTS, _cut),
-    (WEIGHTS, Path.unlink),
-    (WEIGHTS, lambda file: file.write_bytes(b"")),  # type: ignore[func-returns-value,arg-type,return-value]
+    (WEIGHTS, None),
+    (WEIGHTS, lambda text: ""),
     (MANIFEST, _cut),
-    (MANIFEST, Path.unlink),
-    (MANIFEST, lambda file: file.write_text("{}")),  # type: ignore[func-returns-value,arg-type,return-value]
-    (MANIFEST, lambda file: file.write_text("[]")),  # type: ignore[func-returns-value,arg-type,return-value]
+    (MANIFEST, None),
+    (MANIFEST, lambda text: "{}"),
+    (MANIFEST, lambda text: "[]"),
     (MANIFEST, _without_costs),
     (MANIFEST, _of_another_width),
 )
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGE)
-def test_a_damaged_candidate_is_refused_in_one_line(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_candidate_is_refused_in_one_line(
+    tmp_path: Path, name: str, damage: Callable[[str], str] | None
+) -> None:
     network = build(small_architecture(), _signature()).eval()
     save_candidate(tmp_path, network, costs_of(network))
-    damage(tmp_path / name)
+    file = tmp_path / name
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_text(damage(file.read_text(encoding="latin-1")), encoding="latin-1")
     with pytest.raises(DataError, match="does not hold a trained candidate") as caught:
         load_candidate(tmp_path)
     assert "\n" not in str(caught.value)
@@ -158,7 +168,5 @@ def test_logits_that_are_no_numbers_end_the_candidate(tmp_path: Path, monkeypatc
             ending()
 
 
-def _signature():  # type: ignore[no-untyped-def]
-    from dynarch.evaluators.testing import pattern_data
-
+def _signature() -> Signature:
     return pattern_data().signature

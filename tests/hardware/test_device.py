@@ -21,6 +21,12 @@ class TestCpu(DeviceContract):
         return Cpu(dtype=request.param)
 
 
+class TestCpuChannelsLast(DeviceContract):
+    @pytest.fixture
+    def device(self) -> AbstractDevice:
+        return Cpu(memory_format="channels_last")
+
+
 @pytest.mark.cuda
 class TestCuda(DeviceContract):
     @pytest.fixture(params=["float32", "float16"])
@@ -62,6 +68,17 @@ def test_dtype_and_threads_change_the_environment() -> None:
     assert len(ids) == 1 + 1 + (visible_cores() > 1)
 
 
+def test_memory_format_is_part_of_the_environment_and_reaches_images_and_weights() -> None:
+    device = Cpu(memory_format="channels_last")
+    assert device.environment() != Cpu().environment()
+    assert dict(device.environment().items)["memory_format"] == "channels_last"
+    assert device.place(torch.zeros(2, 3, 4, 4)).is_contiguous(memory_format=torch.channels_last)
+    assert device.place(torch.zeros(2, 3)).is_contiguous()
+    prepared = device.prepare(torch.nn.Conv2d(3, 4, 3))
+    assert isinstance(prepared.weight, torch.Tensor)
+    assert prepared.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_environment_id_covers_each_item() -> None:
     base = Environment((("kind", "cpu"), ("threads", 1)))
     assert base.environment_id == Environment((("threads", 1), ("kind", "cpu"))).environment_id
@@ -81,7 +98,8 @@ def test_kinds_are_unique() -> None:
 
 
 def test_to_dict_writes_every_option_out() -> None:
-    assert to_dict(Cpu(batch=4)) == {"kind": "cpu", "batch": 4, "threads": 1, "dtype": "float32"}
+    written = {"kind": "cpu", "batch": 4, "threads": 1, "dtype": "float32", "memory_format": "contiguous"}
+    assert to_dict(Cpu(batch=4)) == written
 
 
 @pytest.mark.parametrize(
@@ -92,10 +110,11 @@ def test_to_dict_writes_every_option_out() -> None:
         ({"kind": "cpu", "batch": 2.0}, SpecError, "devices[1].batch", "integer"),
         ({"kind": "cpu", "threads": "two"}, SpecError, "devices[1].threads", "integer"),
         ({"kind": "cpu", "dtype": "float16"}, SpecError, "devices[1].dtype", "float32, bfloat16"),
-        ({"kind": "cpu", "index": 0}, UnknownNameError, "devices[1].index", "batch, dtype, threads"),
+        ({"kind": "cpu", "memory_format": "nhwc"}, SpecError, "devices[1].memory_format", "contiguous, channels_last"),
+        ({"kind": "cpu", "index": 0}, UnknownNameError, "devices[1].index", "batch, dtype, memory_format, threads"),
         ({"kind": "cpu", "bacth": 2}, UnknownNameError, "devices[1].bacth", "did you mean 'batch'"),
         ({"kind": "cup"}, UnknownNameError, "devices[1].kind", "did you mean 'cpu'"),
-        ({"batch": 1}, SpecError, "devices[1].kind", "cpu, cuda"),
+        ({"batch": 1}, SpecError, "devices[1].kind", "cpu, cpu_compile, cpu_onnx, cuda"),
         ("cpu", SpecError, "devices[1]", "mapping"),
     ],
 )
