@@ -245,7 +245,7 @@ def cancel(
     """Ask a running search to end; what is finished is kept."""
     held = SearchService(storage, database=database).get(search_id)
     held.cancel()
-    out.print(f"search {held.id} will end within seconds")
+    out.print(f"search {held.id} is {held.status().state}; one that runs ends within seconds", highlight=False)
 
 
 @app.command()

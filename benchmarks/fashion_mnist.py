@@ -98,7 +98,7 @@ def make_problem(data: da.Data, options: argparse.Namespace) -> da.Problem:
         devices={"cpu": da.Cpu(batch=1, threads=1)},
         constraints=(da.Constraint("accuracy", minimum=options.floor),),
         budget=da.Budget(options.trials, options.epochs, options.minutes, options.workers),
-        splits=da.SplitSpec(calibrate=0.0625, tune=0.1875, certify=0.125),
+        splits=da.SplitSpec(calibrate=0.08, tune=0.17, certify=0.08),
         strategy=da.Strategy(name="fashion_mnist", seed=options.seed, front=16),
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sized
+import zipfile
+import zlib
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, final, runtime_checkable
@@ -124,16 +126,20 @@ def from_npz(file: str | Path, *, path: str = "data.file") -> Data:
         DataError: if the file cannot be read or lacks these arrays.
     """
     try:
+        # By its name numpy would take a single array or a pickle for what they are; an archive is asked for.
+        with zipfile.ZipFile(file) as archive:
+            present = {Path(name).stem for name in archive.namelist() if name.endswith(".npy")}
+        pair = next((keys for keys in _NPZ_KEYS if set(keys) <= present), None)
+        test = next((keys for keys in _NPZ_TEST_KEYS if set(keys) <= present), None)
         with np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError) as error:
-        raise DataError(path, f"{file} cannot be read as .npz without pickle ({error})") from None
-    pair = next((keys for keys in _NPZ_KEYS if set(keys) <= set(arrays)), None)
+            arrays = [archive[key] for key in (*(pair or ()), *(test or ()))]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = f"{error or type(error).__name__}".splitlines()[0]
+        raise DataError(path, f"{file} cannot be read as .npz without pickle ({reason})") from None
     if pair is None:
-        raise DataError(path, f"{file} must hold arrays x and y (or x_train and y_train), but has {sorted(arrays)}")
-    test = next((keys for keys in _NPZ_TEST_KEYS if set(keys) <= set(arrays)), None)
-    x_test, y_test = (arrays[test[0]], arrays[test[1]]) if test else (None, None)
-    return from_arrays(arrays[pair[0]], arrays[pair[1]], x_test=x_test, y_test=y_test, name=Path(file).stem, path=path)
+        raise DataError(path, f"{file} must hold arrays x and y (or x_train and y_train), but has {sorted(present)}")
+    x_test, y_test = arrays[2:] if test else (None, None)
+    return from_arrays(arrays[0], arrays[1], x_test=x_test, y_test=y_test, name=Path(file).stem, path=path)
 
 
 def from_dataset(dataset: object, *, test: object | None = None, name: str = "dataset", path: str = "data") -> Data:
@@ -165,11 +171,12 @@ def load_data(source: object, *, path: str = "data") -> Data:
     if isinstance(source, tuple) and len(source) in (2, 4):
         test = source[2:] if len(source) == 4 else (None, None)
         return from_arrays(source[0], source[1], x_test=test[0], y_test=test[1], path=path)
-    if isinstance(source, MapDataset):
+    if isinstance(source, MapDataset) and not isinstance(source, Mapping):
         return from_dataset(source, path=path)
     raise SpecError(
         path,
-        f"must be a name, an .npz file, (x, y) arrays or a torch Dataset, but got {type(source).__name__}",
+        "must be a name, an .npz file, (x, y) arrays or a torch Dataset with a length,"
+        f" but got {type(source).__name__}",
     )
 
 
@@ -178,15 +185,24 @@ def _items(dataset: object, path: str) -> tuple[Array, Array]:
         raise DataError(path, "must be a dataset with a length above 0; convert an iterable dataset to arrays")
     items = cast(MapDataset, dataset)
     pairs = [items[index] for index in range(len(dataset))]
-    inputs = [np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x) for x, _ in pairs]
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise DataError(path, f"items must be pairs (input, label), but number {index} is {type(pair).__name__}")
+    inputs = [_plain(x, path) for x, _ in pairs]
     shapes = {x.shape for x in inputs}
     if len(shapes) > 1:
         raise DataError(path, f"inputs must have one shape, but got {sorted(map(str, shapes))[:3]}; resize or pad them")
-    return np.stack(inputs), np.asarray([int(cast(Any, y)) for _, y in pairs])
+    return np.stack(inputs), _plain([_plain(y, f"{path}.y") for _, y in pairs], f"{path}.y")
 
 
 def _plain(value: object, path: str) -> Array:
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype == torch.bfloat16 else value  # numpy has no such type
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.asarray(None)
     if array.dtype == object:
         raise DataError(path, "must be a rectangular array of numbers, but its rows differ in shape or type")
     return array
@@ -200,18 +216,20 @@ def _inputs(value: object, path: str) -> Array:
         array = array.astype(np.float32) / 255
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise DataError(path, f"must hold numbers, but holds {array.dtype}")
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is found so
+        array = array.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
     if bad.size:
         raise DataError(path, f"must be finite, but {bad.size} inputs are not (first: number {bad[0]}); clean them")
-    array = array.astype(np.float32)
-    return array[:, None] if array.ndim == 3 else array
+    return array.reshape(len(array), 1, *array.shape[1:]) if array.ndim == 3 else array
 
 
 def _labels(value: object, path: str) -> Array:
     array = _plain(value, path)
     if array.ndim != 1 or array.shape[0] == 0:
         raise DataError(path, f"must be n class indices, but has shape {array.shape}")
-    if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all() or (array != np.floor(array)).any():
+    real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if not real or not np.isfinite(array).all() or (array != np.floor(array)).any():
         raise DataError(path, "must be whole numbers 0 .. classes - 1")
     if array.min() < 0:
         raise DataError(path, f"labels must be 0 .. classes - 1, but got {array.min()}")

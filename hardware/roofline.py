@@ -28,6 +28,7 @@ _MIN_FOR_TREES: Final = 50
 # Weight of the pooled coefficients against the data: decides only what a few parts leave undecided.
 _PRIOR_WEIGHT: Final = 0.1
 _ROUNDING: Final = 1e-6
+_LOUD: Final = 1e3
 # The totals of parts of one kind lie on a thin curved sheet: a tenth beside it is still between them.
 _MARGIN: Final = 0.1
 
@@ -90,9 +91,10 @@ class GroupModel:
 
 def inside(point: Floats, cloud: Floats, *, margin: float = 0.0) -> bool:
     """Whether `point` (`d`) lies in the convex hull of the points `cloud` (`n x d`), or not further from it."""
-    # It does exactly if it is a mean of them with weights of at least 0 that add up to 1.
-    system = np.concatenate([cloud.T, np.ones((1, len(cloud)))])
-    _, distance = nnls(system, np.append(point, 1.0))
+    # It does exactly if it is a mean of them with weights of at least 0 that add up to 1; the last row says that
+    # so loudly that the distance is one between points.
+    system = np.concatenate([cloud.T, np.full((1, len(cloud)), _LOUD)])
+    _, distance = nnls(system, np.append(point, _LOUD))
     return bool(distance <= margin + _ROUNDING * max(1.0, float(np.abs(point).max())))
 
 

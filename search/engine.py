@@ -54,6 +54,7 @@ class Engine:
         self.problem = problem
         self.search_id = search_id
         self.stop_reason: str | None = None
+        self._halted = False
         self._ledger = ledger
         self._study = study
         self._proposer = proposer
@@ -77,20 +78,29 @@ class Engine:
         return self._rungs.rungs if self.problem.strategy.rungs else ()
 
     def stop(self, reason: str) -> None:
-        """Propose nothing more; the transport ends what runs."""
+        """Propose nothing more; the transport ends what runs, and a resume continues it."""
+        self._close(reason)
+        self._halted = True
+
+    def _close(self, reason: str) -> None:
+        """Propose nothing new; what was begun comes to its end, or a finished search would leave it open."""
         self.stop_reason = self.stop_reason or reason
 
     @property
     def stopped(self) -> bool:
         """Whether everything should end now."""
-        if self._deadline is not None and self._clock() > self._deadline:
-            self.stop(f"the budget of {self.problem.budget.minutes:g} minutes is spent")
-        return self.stop_reason is not None
+        return self._halted
 
     @property
     def exhausted(self) -> bool:
         """Whether no candidate is left to propose."""
-        return self.stopped or (not self._pending and self._proposer.asked >= self.problem.budget.trials)
+        if self._halted or self._pending:
+            return self._halted
+        if self._proposer.asked >= self.problem.budget.trials:
+            return True
+        if self._deadline is not None and self._clock() > self._deadline:
+            self._close(f"the budget of {self.problem.budget.minutes:g} minutes is spent")
+        return self.stop_reason is not None
 
     @property
     def live(self) -> int:
@@ -104,7 +114,7 @@ class Engine:
                 return None
             candidate = self._pending.popleft() if self._pending else self._proposer.propose()
             if candidate is None:
-                self.stop("every architecture that the space and its constraints admit has been evaluated")
+                self._close("every architecture that the space and its constraints admit has been evaluated")
                 return None
             self._live[candidate.number] = candidate
             self._ledger.start(self.search_id, candidate.number)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 import numpy as np
 
 from ..hardware.book import LatencyBook
 from ..spaces.architecture import Architecture
-from ..spaces.scope import Chance, Scope
+from ..spaces.scope import Chance, Scalar, Scope
 from .candidate import Candidate
 from .feasibility import hopeless
 from .ledger.entities import Point
@@ -18,7 +18,8 @@ from .ledger.store import Ledger
 from .problem import Problem
 from .samplers import LEVEL, Study
 
-REFUSALS = 200  # in a row, before a sampler that asks for known things is taken out of the loop
+REFUSALS = 25  # in a row, before a sampler that asks for known things is taken out of the loop
+LOOKS = 2000  # at random, before a space counts as exhausted
 
 
 def numbers(point: Point) -> dict[str, float]:
@@ -75,21 +76,29 @@ class Proposer:
             candidate = self._record(*self._ask_baseline(self._baselines.pop(0)))
             if candidate is not None:
                 return candidate
-        for attempt in range(2 * REFUSALS):
-            candidate = self._record(*self._ask_space(at_random=attempt >= REFUSALS))
+        for _ in range(REFUSALS):
+            candidate = self._record(*self._ask_space())
             if candidate is not None:
                 return candidate
+        # The sampler keeps returning to what is known: look elsewhere, and let it learn from that.
+        fresh = self._look_around()
+        return None if fresh is None else self._record(*self._ask_space(fresh))
+
+    def _look_around(self) -> dict[str, Scalar] | None:
+        """The answers of a random architecture that is new and not hopeless; without a trial for every look."""
+        generator = np.random.default_rng([self._problem.strategy.seed, self._questions])
+        seen = set(self._known)
+        for _ in range(LOOKS):
+            chance = Chance(generator)
+            architecture = self._problem.space.sample(Scope(chance), self._problem.data.signature)
+            if architecture.id not in seen and not hopeless(architecture, self._problem, self._book):
+                return chance.params
+            seen.add(architecture.id)
         return None
 
-    def _ask_space(self, *, at_random: bool) -> tuple[Architecture, int, float]:
+    def _ask_space(self, fixed: Mapping[str, Scalar] | None = None) -> tuple[Architecture, int, float]:
         self._questions += 1
         space, signature = self._problem.space, self._problem.data.signature
-        fixed = None
-        if at_random:
-            # The sampler keeps returning to what is known: look elsewhere, and let it learn from that.
-            chance = Chance(np.random.default_rng([self._problem.strategy.seed, self._questions]))
-            space.sample(Scope(chance), signature)
-            fixed = chance.params
         asked = self._study.ask(self._questions, fixed=fixed)
         scope = Scope(asked.suggester)
         architecture = space.sample(scope, signature)

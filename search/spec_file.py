@@ -18,7 +18,7 @@ def load_spec(file: Path) -> Problem:
     try:
         mapping = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SpecError(str(file), f"cannot be read ({error.strerror})") from None
+        raise SpecError(str(file), f"cannot be read ({error.strerror}); give the path of a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(str(file), f"is not valid TOML ({error})") from None
+        raise SpecError(str(file), f"is not valid TOML ({error}); correct it there") from None
     return Problem.from_mapping(mapping, folder=file.parent)

@@ -154,18 +154,23 @@ def build_report(
         kind: Kind = "dynamic" if evaluation.architecture.get("families") else "static"
         if kind == "static":
             continue  # listed once, below
+        if max(scored.point.exit_share) == 1:
+            kind = "single_exit"  # every input takes one path, so nothing is decided
         label = f"{key[0]}.{key[1]}"
         rows.append(_row(problem, evaluation, scored, label, kind, key in examined.kept, tuned, whole))
-        rows.append(_random_row(rows[-1], scored))
+        if kind == "dynamic":
+            rows.append(_random_row(rows[-1], scored))
     kept_static = {key[0] for key in examined.kept}
     for scored in examined.static:
         evaluation = evaluations[scored.number]
         label = f"{scored.number} static"
-        rows.append(_row(problem, evaluation, scored, label, "static", scored.number in kept_static, None, whole))
+        tuned = _tuned(evaluation, -1)
+        rows.append(_row(problem, evaluation, scored, label, "static", scored.number in kept_static, tuned, whole))
     for scored in examined.single:
         exit_index = next(i for i, on in enumerate(scored.point.policy.enabled) if on)
-        label = f"{scored.number} exit {exit_index}"
-        rows.append(_row(problem, evaluations[scored.number], scored, label, "single_exit", False, None, whole))
+        evaluation, label = evaluations[scored.number], f"{scored.number} exit {exit_index}"
+        tuned = _tuned(evaluation, exit_index)
+        rows.append(_row(problem, evaluation, scored, label, "single_exit", False, tuned, whole))
     counts = ledger.counts(search_id)
     reference = record.hypervolume_reference or ()
     history = history_of(problem, ledger, search_id, reference) if reference else []
@@ -186,6 +191,13 @@ def build_report(
     )
 
 
+def _tuned(evaluation: Evaluation, exit_index: int) -> float:
+    """Accuracy of one exit on the tune split, as the evaluation recorded it."""
+    recorded = (evaluation.metrics or {})["exit_accuracy"]
+    assert isinstance(recorded, Sequence)
+    return float(recorded[exit_index])
+
+
 def _whole_macs(examined: Examined, evaluations: Mapping[int, Evaluation]) -> dict[str, float]:
     """Work of each backbone run whole, by its description; where it was trained as a static network."""
     return {_backbone_key(evaluations[s.number]): s.point.metrics["macs"] for s in examined.static}
@@ -204,7 +216,7 @@ def _row(
     label: str,
     kind: Kind,
     front: bool,
-    tuned: float | None,
+    tuned: float,
     whole: Mapping[str, float],
 ) -> ReportRow:
     architecture = Architecture.from_mapping(evaluation.architecture)
@@ -224,7 +236,7 @@ def _row(
         accuracy=scored.correct / scored.total,
         accuracy_low=low,
         accuracy_high=high,
-        tune_accuracy=metrics["accuracy"] if tuned is None else tuned,
+        tune_accuracy=tuned,
         latency_ms=metrics[f"latency_ms@{device}"],
         latency_p95_ms=metrics[f"latency_p95_ms@{device}"],
         measured_ms=None if measured is None else measured["latency_ms"],

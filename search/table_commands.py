@@ -98,7 +98,8 @@ def show_command(
     if as_json:
         _json([_plain_report(report) for report in reports])
         return
-    _show_reports(reports)
+    for report in reports:
+        _show_report(report)
     if what is not None:
         _show_details(reports[0])
 
@@ -131,21 +132,17 @@ def _existing(storage: str, database: str | None) -> Iterator[LatencyTable]:
         yield table
 
 
-def _show_reports(reports: list[TableReport]) -> None:
-    names = ("environment", "device", "parts", "batches", "measurements", "imported", "sessions", "versions", "drift")
-    shown = Table(*names)
-    for report in reports:
-        found = report.summary
-        items = found.environment.to_dict()
-        words = [str(items[name]) for name in ("kind", "cpu_model", "gpu", "dtype") if name in items]
-        threads = [f"t{items['threads']}"] if "threads" in items else []
-        sizes = ", ".join(map(str, found.batches))
-        flagged = sum(flag.verdict in ("flagged", "rejected") for flag in report.flags)
-        drift = f"{flagged} sessions, {len(report.drifted)} entries" if flagged or report.drifted else "none"
-        counts = (sum(found.parts.values()), sizes, found.measurements, report.imported, found.sessions)
-        device = " ".join((*words, *threads))
-        shown.add_row(found.environment_id, escape(device), *map(str, counts), str(len(found.versions)), drift)
-    out.print(shown)
+def _show_report(report: TableReport) -> None:
+    found = report.summary
+    items = found.environment.to_dict()
+    words = [str(items[name]) for name in ("kind", "cpu_model", "gpu", "dtype", "runtime") if name in items]
+    threads = [f"t{items['threads']}"] if "threads" in items else []
+    _say(" ".join((found.environment_id, *words, *threads)))
+    sizes = ", ".join(map(str, found.batches))
+    _say(f"  {sum(found.parts.values())} parts at batch {sizes or '-'}, {len(found.versions)} versions")
+    _say(f"  {found.measurements} measurements, {report.imported} of them imported, in {found.sessions} sessions")
+    flagged = sum(flag.verdict in ("flagged", "rejected") for flag in report.flags)
+    _say(f"  drift: {flagged} sessions, {len(report.drifted)} entries")
 
 
 def _show_details(report: TableReport) -> None:

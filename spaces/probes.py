@@ -15,6 +15,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .architecture import Architecture
 from .backbone import Backbone, Signature
@@ -96,14 +97,30 @@ def ids_elsewhere(space: Space, signature: Signature, params: Sequence[Mapping[s
     return ids
 
 
-def settled(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:
-    """A network in evaluation mode whose answers vary from input to input as a trained one's do, and inputs."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+def fresh(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:
+    """A network in evaluation mode with weights of seed 0, and random inputs."""
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build(architecture, signature).train()
-        x = torch.randn(inputs, *signature.input_shape)
-        for _ in range(20):
-            network(x)
+        return build(architecture, signature).eval(), torch.randn(inputs, *signature.input_shape)
+
+
+def trained(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:
+    """A network in evaluation mode, taught random labels for a moment, and its inputs.
+
+    Without it all inputs get the same answer: patience would meet no doubt, and thresholds divide nobody.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network, x = fresh(architecture, signature, inputs=inputs)
+        network.train()
+        labels = torch.randint(signature.classes, (inputs,), generator=torch.Generator().manual_seed(0))
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        for _ in range(10):
+            optimizer.zero_grad()
+            torch.stack([functional.cross_entropy(logits, labels) for logits in network(x)]).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        with torch.no_grad():
+            for _ in range(15):
+                network(x)  # running statistics come near those of the inputs, and answers stay of order one
         for step in network.exit_steps:
             step.temperature.fill_(0.5 + 0.25 * step.index)
     return network.eval(), x

@@ -31,7 +31,7 @@ from .family import AbstractFamily
 from .network import DynamicNetwork
 from .plan import Plan
 from .policy import Policy
-from .probes import Asked, Candidate, hooked, ids_elsewhere, pieces_of, policies, sample, settled, simulate
+from .probes import Asked, Candidate, fresh, hooked, ids_elsewhere, pieces_of, policies, sample, simulate, trained
 from .scope import Replay, Scalar, Scope, Suggester, enumerate_points
 from .space import Space, build, describe
 from .step import judge
@@ -50,7 +50,7 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     trace = counts(infos, policy, taken.numpy())
     ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]  # moving rows is no network's work
     watched = [column for column in ran if infos[column].kind != "decide"]
-    for pieces in ([x], torch.split(x[:12], 1)):
+    for pieces in ([x], torch.split(x[:8], 1)):
         start = 0
         with hooked(network) as rows:
             for piece in pieces:
@@ -180,7 +180,7 @@ class FamilyContract:
 
     def test_network_runs_at_two_batch_sizes(self, candidates: list[Candidate], signature: Signature) -> None:
         for _, architecture in candidates:
-            network, x = settled(architecture, signature, inputs=5)
+            network, x = fresh(architecture, signature, inputs=5)
             with torch.no_grad():
                 together, alone = network(x), network(x[:1])
             assert len(together) == network.exits + 1
@@ -190,12 +190,12 @@ class FamilyContract:
 
     def test_finite_gradients_reach_every_weight(self, candidates: list[Candidate], signature: Signature) -> None:
         for _, architecture in candidates:
-            network, x = settled(architecture, signature, inputs=16)
+            network, x = fresh(architecture, signature, inputs=16)
             check_gradients(network.train()(x), network)
 
     def test_weights_survive_a_state_dict(self, candidates: list[Candidate], signature: Signature) -> None:
         for _, architecture in candidates:
-            network, x = settled(architecture, signature, inputs=3)
+            network, x = fresh(architecture, signature, inputs=3)
             other = build(architecture, signature).eval()
             other.load_state_dict(network.state_dict())
             with torch.no_grad():
@@ -205,7 +205,7 @@ class FamilyContract:
         self, family: AbstractFamily, candidates: list[Candidate], signature: Signature
     ) -> None:
         for seed, (_, architecture) in enumerate(candidates):
-            network, x = settled(architecture, signature, inputs=32)
+            network, x = trained(architecture, signature, inputs=32)
             with torch.no_grad():
                 logits = network(x)
             taken = [check_routing(network, x, p) for p in policies(logits, family.decisions(), seed=seed)]

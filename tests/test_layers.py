@@ -188,6 +188,8 @@ def test_house_keeps_the_rule(rule: Callable[[House], Iterator[str]]) -> None:
 
 def test_allowed_lazy_imports_are_passed_and_stale_ones_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     house = plant(tmp_path, {"spaces/a.py": "def f():\n    import json.decoder"})
+    for allowed in tuple(LAZY_IMPORTS):
+        monkeypatch.delitem(LAZY_IMPORTS, allowed)
     monkeypatch.setitem(LAZY_IMPORTS, ("spaces/a.py", "json"), "slow to import")
     monkeypatch.setitem(LAZY_IMPORTS, ("spaces/a.py", "csv"), "slow to import")
     assert [line for module in house.modules for line in imports_stand_at_the_top(house, module)] == []

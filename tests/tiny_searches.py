@@ -29,6 +29,7 @@ from dynarch.search.ledger import Evaluation, Ledger
 from dynarch.search.problem import Constraint
 from dynarch.search.samplers import Study, TrialRecord
 
+os.environ |= {"RAY_worker_niceness": "0"}  # else workers wait for everything else on a busy machine
 PATIENCE_SECONDS = 400.0  # before a test gives up on a machine that others use too
 TRIALS = 5
 
@@ -82,6 +83,7 @@ def tiny_problem(
     workers: int = 2,
     seed: int = 0,
     rungs: bool = False,
+    sampler: str = "tpe",
     constraints: tuple[Constraint, ...] = (),
 ) -> Problem:
     """A search over 13 networks: one backbone, exits after its first and second block, four objectives."""
@@ -91,7 +93,7 @@ def tiny_problem(
         constraints=constraints,
         budget=Budget(trials=trials, epochs=epochs, workers=workers),
         # few points, as every point of the front is timed on the device
-        strategy=Strategy(name="tiny", seed=seed, rungs=rungs, points=6, front=3),
+        strategy=Strategy(name="tiny", seed=seed, sampler=sampler, rungs=rungs, points=6, front=3),
     )
 
 
@@ -202,7 +204,7 @@ def assert_recorded_once(service: SearchService, search_id: str, asked: int) -> 
 
 @dataclass
 class Command:
-    """The command line in a process and a session of its own, as a terminal would run it."""
+    """The command line in a process and a session of its own, so that signals reach what a terminal reaches."""
 
     process: subprocess.Popen[str]
     out: Path
@@ -219,7 +221,15 @@ class Command:
     def ended(self) -> tuple[int, str, str]:
         """Wait for the end; exit code, output and errors."""
         code = self.process.wait(PATIENCE_SECONDS)
-        return code, *(self.out.with_suffix(suffix).read_text() for suffix in (".out", ".err"))
+        return code, self.out.with_suffix(".out").read_text(), self.out.with_suffix(".err").read_text()
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Look every 50 milliseconds whether something has come about, as long as the command runs."""
+        start = time.monotonic()
+        while not condition():
+            assert self.process.poll() is None, f"ended before: {what}\n{self.ended()}"
+            assert time.monotonic() - start < PATIENCE_SECONDS, f"never came about: {what}"
+            time.sleep(0.05)
 
     def offspring(self) -> list[psutil.Process]:
         """All processes that it has started, and those that they have started."""
@@ -253,14 +263,6 @@ def survivors(processes: Sequence[psutil.Process]) -> list[str]:
     """Which of these live on although they had time to end."""
     _, alive = psutil.wait_procs(processes, timeout=180)
     return [each.name() for each in alive]
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Look every 50 milliseconds whether something has come about."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < PATIENCE_SECONDS, f"never came about: {what}"
-        time.sleep(0.05)
 
 
 @contextmanager

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dynarch.evaluators.evaluator import AbstractEvaluator
 from dynarch.evaluators.from_scratch import FromScratch
+from dynarch.evaluators.splits import sealed_test
+from dynarch.hardware.inventory import costs_of
+from dynarch.search.feasibility import least_metrics
 from dynarch.search.ledger import Ledger
 from dynarch.search.outcome import tune_front
-from dynarch.search.problem import Problem
+from dynarch.search.problem import Constraint
 from dynarch.search.proposals import numbers
 from dynarch.search.samplers import Study, TrialRecord
-from dynarch.search.testing import Killed, Moment, kill_at
+from dynarch.search.testing import Killed, Moment, kill_at, run_inline
 from dynarch.spaces.errors import EvaluationFailed, StoreError
+from dynarch.spaces.space import build
 from dynarch.tests.inline_searches import (
     FOUR,
     ID,
+    SPACE,
     Driven,
     Mishap,
     Tabular,
     architecture_of,
+    book_of,
     quick_folder,
     small_problem,
     worth,
@@ -159,9 +165,6 @@ def test_a_failing_candidate_is_recorded_and_the_search_goes_on(folder: Path, er
     assert failed.cause is not None
     assert failed.epochs_done == 1
     assert not list((folder / "candidates" / "00001").glob("*"))
-    pytest.importorskip("re")
-    import re
-
     assert re.fullmatch(cause, failed.cause)
     assert 1 not in {point.number for point in search.points()}
     states = {trial.number: trial.state for trial in own_trials(search)}
@@ -259,38 +262,27 @@ def test_telling_again_changes_nothing(undisturbed: Driven) -> None:
 # -- death ----------------------------------------------------------------------------------------------------
 
 
-def moments_of(problem: Problem) -> list[Moment]:
-    """Every moment of an undisturbed run."""
-    seen: list[Moment] = []
-    with quick_folder() as made:
-        Driven(made, problem).run(seen.append)
-    return seen
-
-
-SHORT = small_problem(trials=5)
-
-
-def test_a_death_at_any_moment_changes_nothing(subtests: pytest.Subtests) -> None:
+def test_a_death_at_any_moment_changes_nothing() -> None:
     """One worker, one seed: after a death at each moment, ledger and study come out as if there had been none."""
+    problem = small_problem(space=FOUR, trials=3, sampler="random")
     with quick_folder() as made:
-        whole = Driven(made / "whole", SHORT)
-        moments: list[Moment] = []
+        whole, moments = Driven(made / "whole", problem), list[Moment]()
         whole.run(moments.append)
         expected, trials = whole.record(), trial_values(whole)
         assert {"stopped", "finished"} == {each.state for each in whole.evaluations()}
         for index, moment in enumerate(moments):
-            with subtests.test(index=index, when=moment.when, number=moment.number):
-                search = Driven(made / f"killed{index}", SHORT)
-                with pytest.raises(Killed):
-                    search.run(kill_at(index))
-                finished = {each.number for each in search.evaluations() if each.terminal}
-                before = search.trained()
-                search.run()
-                after = search.trained()[len(before) :]
-                assert not finished & {number for number, _ in after}, "trained after it had ended"
-                assert len(set(search.trained())) == len(search.trained()), "an epoch was trained twice"
-                assert search.record() == expected
-                assert trial_values(search) == trials
+            search = Driven(made / f"killed{index}", problem)
+            with pytest.raises(Killed):
+                search.run(kill_at(index))
+            ended = {each.number for each in search.evaluations() if each.terminal}
+            before = search.trained()
+            search.run()
+            after = search.trained()[len(before) :]
+            where = f"after a death {moment.when} candidate {moment.number} (moment {index})"
+            assert not ended & {number for number, _ in after}, f"trained after it had ended, {where}"
+            assert len(set(search.trained())) == len(search.trained()), f"an epoch was trained twice, {where}"
+            assert search.record() == expected, where
+            assert trial_values(search) == trials, where
 
 
 def test_a_stop_leaves_the_candidate_open_and_a_resume_ends_it(folder: Path, undisturbed: Driven) -> None:
@@ -301,8 +293,6 @@ def test_a_stop_leaves_the_candidate_open_and_a_resume_ends_it(folder: Path, und
         def interrupt(moment: Moment) -> None:
             if (moment.number, moment.when) == (2, "sent"):
                 engine.stop("interrupted")
-
-        from dynarch.search.testing import run_inline
 
         run_inline(engine, search.assignment(engine), hook=interrupt)
         assert engine.stopped
@@ -413,8 +403,6 @@ def test_a_budget_that_is_spent_ends_without_a_reason_of_its_own(folder: Path) -
 
 
 def test_no_worker_gets_a_row_of_the_test_split(folder: Path) -> None:
-    from dynarch.evaluators.splits import sealed_test
-
     search = Driven(folder, small_problem())
     problem = search.problem
     with search.enter() as engine:
@@ -429,12 +417,6 @@ def test_no_worker_gets_a_row_of_the_test_split(folder: Path) -> None:
 
 def test_infeasible_architectures_never_reach_a_worker(folder: Path) -> None:
     """Width 2 fits below the bound at its cheapest exit, width 4 does not, nor does the static small one."""
-    from dynarch.hardware.inventory import costs_of
-    from dynarch.search.feasibility import least_metrics
-    from dynarch.search.problem import Constraint
-    from dynarch.spaces.space import build
-    from dynarch.tests.inline_searches import SPACE, book_of
-
     signature = small_problem().data.signature
     least = {
         made.id: least_metrics(costs_of(build(made, signature).eval()), book_of(SPACE))["latency_ms@cpu"]
@@ -452,7 +434,3 @@ def test_infeasible_architectures_never_reach_a_worker(folder: Path) -> None:
     assert refused
     assert {trial.state for trial in refused} <= {"fail", "complete"}
     assert {architecture_of(each).id for each in evaluations} == {each.architecture_id for each in evaluations}
-
-
-def _unused(evaluator: AbstractEvaluator) -> None:
-    del evaluator

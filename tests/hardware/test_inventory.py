@@ -1,0 +1,98 @@
+"""The latency table knows every part that any member of a space can run, and nothing that none can."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynarch.hardware.inventory import Costs, Inventory, costs_of, inventory
+from dynarch.spaces.architecture import Architecture
+from dynarch.spaces.backbone import Signature
+from dynarch.spaces.backbones import InvertedResidual, Residual
+from dynarch.spaces.errors import SpecError
+from dynarch.spaces.families import EarlyExit
+from dynarch.spaces.recipe import Recipe
+from dynarch.spaces.space import Space, build
+from dynarch.spaces.trace import COMPACT
+from dynarch.tests import oracles
+
+SIGNATURE = Signature((1, 8, 8), 4)
+BACKBONES = (
+    Residual(width=(4,), depth=(1, 2), stages=2),
+    InvertedResidual(width=(4,), expansion=(2,), depth=(1, 2), stages=2),
+)
+RATES = Recipe(learning_rate=(0.003, 0.01))  # another way of training is no other part
+
+
+def keys_of_member(architecture: Architecture, *, compaction: bool) -> set[str]:
+    costs = costs_of(build(architecture, SIGNATURE).eval())
+    pairs = zip(costs.parts, costs.keys, strict=True)
+    return {key for info, key in pairs if compaction or info.kind != COMPACT}
+
+
+def keys_of_all(space: Space, *, compaction: bool) -> set[str]:
+    """Keys of every member, and of the static baselines, which may be none; each distinct network is built once."""
+    members = [architecture for _, architecture in space.enumerate(SIGNATURE)]
+    statics = [Architecture.of(backbone=a.backbone, families={}, training=a.training) for a in members]
+    distinct = {(str(a.backbone), str(a.families)): a for a in [*members, *statics]}
+    return set[str]().union(*(keys_of_member(a, compaction=compaction) for a in distinct.values()))
+
+
+@pytest.mark.parametrize("compaction", [False, True], ids=["one by one", "batches"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        EarlyExit(max_exits=2, heads=("linear", "mlp"), training=("equal",), decision=("margin", "patience")),
+        EarlyExit(min_exits=2, max_exits=2, heads=("conv",), training=("equal",)),
+        EarlyExit(placement="even_macs", heads=("linear", "conv"), training=("equal",), decision=("entropy",)),
+    ],
+    ids=["free", "exactly two", "even"],
+)
+def test_inventory_holds_the_keys_of_all_members_and_no_others(family: EarlyExit, compaction: bool) -> None:
+    space = Space(BACKBONES, (family,), RATES)
+    found = inventory(space, SIGNATURE, compaction=compaction)
+    assert set(found.parts) == keys_of_all(space, compaction=compaction)
+    assert all(key == part_key.hash for key, (part_key, _) in found.parts.items())
+
+
+@pytest.fixture(scope="module")
+def small() -> Inventory:
+    return inventory(Space(BACKBONES[:1], (EarlyExit(max_exits=1),)), SIGNATURE, compaction=True)
+
+
+def test_costs_together_name_every_key(small: Inventory) -> None:
+    assert set[str]().union(*(costs.keys for costs in small.costs)) == set(small.parts)
+
+
+def test_work_of_a_static_network_by_hand() -> None:
+    space = Space((Residual(width=(4,), depth=(1,), stages=2),), ())
+    (costs,) = inventory(space, SIGNATURE, compaction=False).costs
+    # Stem 64 * 4 * 9 = 2,304; one block of each kind; the final head 8 * 4.
+    assert costs.macs == (2_304 + oracles.BASIC_BLOCK_MACS + oracles.BASIC_BLOCK_HALVING_MACS + 32,)
+    assert costs.parameters == oracles.RESIDUAL_PARAMETERS
+    assert [info.name for info in costs.parts] == ["segment.0"]
+
+
+def test_an_exit_adds_its_head_and_takes_nothing_from_the_segments() -> None:
+    space = Space((Residual(width=(4,), depth=(1,), stages=2),), (EarlyExit(max_exits=1, heads=("linear",)),))
+    dynamic = next(a for _, a in space.enumerate(SIGNATURE) if a.families)
+    costs = costs_of(build(dynamic, SIGNATURE).eval())
+    macs = {info.name: value for info, value in zip(costs.parts, costs.macs, strict=True)}
+    assert macs["segment.0"] == 2_304 + oracles.BASIC_BLOCK_MACS
+    assert macs["exit.0"] == 4 * 4
+    assert macs["segment.1"] == oracles.BASIC_BLOCK_HALVING_MACS + 32
+    assert costs.parameters == oracles.RESIDUAL_PARAMETERS + 4 * 4 + 4
+
+
+def test_progress_counts_up_to_all_parts(small: Inventory) -> None:
+    seen: list[int] = []
+    inventory(Space(BACKBONES[:1], (EarlyExit(max_exits=1),)), SIGNATURE, compaction=True, on_progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == len(small.parts)
+
+
+def test_costs_survive_a_document(small: Inventory) -> None:
+    costs = small.costs[-1]
+    assert Costs.from_mapping(costs.to_mapping()) == costs
+    for broken in ({}, {**costs.to_mapping(), "macs": ["x"]}, {**costs.to_mapping(), "parts": [{"name": "a"}]}):
+        with pytest.raises(SpecError, match="must be what to_mapping gives"):
+            Costs.from_mapping(broken)

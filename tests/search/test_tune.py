@@ -1,0 +1,125 @@
+"""Ray Tune as transport: clusters that come and go, candidates that fail, and messages that cross as plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import ray
+
+from dynarch import Budget, Problem, Search, SearchService
+from dynarch.search import tune
+from dynarch.spaces.errors import StoreError
+from dynarch.tests.tiny_searches import (
+    PATIENCE_SECONDS,
+    SPACE,
+    assert_recorded_once,
+    evaluations,
+    local_ray,
+    shared_service,
+    tiny_data,
+    tiny_problem,
+    trials,
+)
+
+
+@pytest.fixture(scope="module")
+def service() -> SearchService:
+    return shared_service()
+
+
+# -- clusters -------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray says about it is several lines of its own affairs; one line of it is kept."""
+
+    def nobody(**_: object) -> None:
+        raise ConnectionError("could not connect to 10.0.0.9:6379\nand much more")
+
+    monkeypatch.setattr(ray, "init", nobody)
+    with (
+        pytest.raises(StoreError, match=r"no Ray cluster at '10\.0\.0\.9:6379' \(could not connect .*\); start one or"),
+        tune.cluster("10.0.0.9:6379", cpus=1),
+    ):
+        pytest.fail("it was entered")
+
+
+def test_auto_without_any_cluster_is_a_mistake_of_the_user() -> None:
+    assert not ray.is_initialized()
+    with pytest.raises(StoreError, match="no Ray cluster at 'auto'") as refused, tune.cluster("auto", cpus=1):
+        pytest.fail("it was entered")
+    assert "\n" not in str(refused.value)
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with local_ray():
+        yield
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_that_is_connected_already_is_used_and_left_alone() -> None:
+    before = ray.get_runtime_context().get_node_id()
+    with tune.cluster(None, cpus=1):
+        assert ray.get_runtime_context().get_node_id() == before
+    assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] == 2
+
+
+# -- candidates that fail -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hopeless(service: SearchService, cluster: None) -> Search:
+    """A search on inputs so large that single precision overflows: no loss is ever a number."""
+    data = tiny_data()
+    problem = Problem(
+        space=SPACE,
+        data=(data.x * np.float32(1e38) / np.abs(data.x).max(), data.y),
+        budget=Budget(trials=3, epochs=2, workers=2),
+        strategy=tiny_problem().strategy,
+    )
+    launched = service.launch(problem)
+    report = launched.wait(timeout=PATIENCE_SECONDS)
+    assert report is not None
+    return launched
+
+
+def test_candidates_that_fail_are_recorded_with_their_cause(service: SearchService, hopeless: Search) -> None:
+    assert_recorded_once(service, hopeless.id, 3)
+    for each in evaluations(service, hopeless.id):
+        assert each.state == "failed"
+        assert each.cause is not None
+        assert "the training loss became nan in epoch 1" in each.cause
+    assert {trial.state for trial in trials(service, hopeless.id) if trial.candidate is not None} == {"fail"}
+
+
+def test_a_failed_candidate_leaves_no_files(hopeless: Search) -> None:
+    assert list(hopeless.folder.glob("candidates/*/*")) == []
+
+
+def test_a_search_without_any_finished_candidate_has_an_empty_front(hopeless: Search) -> None:
+    assert hopeless.status().state == "finished"
+    assert hopeless.front() == ()
+    report = hopeless.wait()
+    assert report is not None
+    assert (report.finished, report.failed, report.front) == (0, 3, ())
+    assert (hopeless.folder / "report" / "front.html").exists()
+
+
+def test_tune_leaves_no_notes(hopeless: Search) -> None:
+    assert list((hopeless.folder / "tune").iterdir()) == []
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_search_whose_time_is_up_ends_with_what_it_has(service: SearchService) -> None:
+    """A millisecond: the deadline is past before the first candidate is proposed."""
+    budget = Budget(trials=3, epochs=1, workers=1, minutes=0.001 / 60)
+    launched = service.launch(Problem(space=SPACE, data=tiny_data(), budget=budget))
+    report = launched.wait(timeout=PATIENCE_SECONDS)
+    assert report is not None
+    assert (launched.status().state, launched.status().counts.total) == ("finished", 0)
+    assert any("minutes is spent" in note for note in report.notes)
