@@ -162,7 +162,7 @@ def load_data(source: object, *, path: str = "data") -> Data:
     """
     if isinstance(source, Data):
         return source
-    if source == "digits":
+    if isinstance(source, str) and source == "digits":
         return digits()
     if isinstance(source, str | Path):
         if Path(source).suffix == ".npz":

@@ -97,11 +97,12 @@ def split_indices(data: Data, spec: SplitSpec, seed: int) -> dict[str, NDArray[n
         sizes["test"] = len(data.x_test)
     for name, size in sizes.items():
         if size < SMALLEST[name]:
-            raise DataError(
-                f"data.splits.{name}",
-                f"must have at least {SMALLEST[name]} inputs, but {len(data.x)} inputs give {size}; "
-                "bring more data or raise this share",
-            )
+            rule = f"must have at least {SMALLEST[name]} inputs, but "
+            if name == "test" and data.x_test is not None:
+                rest = f"the test set has {size}; bring a larger one, or none to have it cut off"
+            else:
+                rest = f"{len(data.x)} inputs give {size}; bring more data or raise this share"
+            raise DataError(f"data.splits.{name}", rule + rest)
     absent = set(range(data.classes)) - set(np.unique(data.y[bounds["train"]]).tolist())
     if absent:
         raise DataError("data.splits.train", f"must hold every class, but lacks {sorted(absent)[:5]}")

@@ -57,7 +57,8 @@ class Profiler:
         self._signature = signature
         self._table = table
         self._seed = seed
-        self._protocol = protocol or Protocol(min_ms=10, cap_ms=200)
+        # More rounds rather than longer ones: a slow spell of the machine must not cover all visits to a part.
+        self._protocol = protocol or Protocol(rounds=5, warmup_ms=2, min_samples=10, min_ms=5, cap_ms=200)
         self._progress = progress
 
     def book(self, devices: Mapping[str, AbstractDevice]) -> tuple[LatencyBook, Inventory]:

@@ -174,7 +174,7 @@ class FamilyContract:
 
     def test_ids_are_the_same_in_another_process(self, family: AbstractFamily, signature: Signature) -> None:
         space = Space(families=(family,))
-        candidates = sample(space, signature, number=12)
+        candidates = sample(space, signature, number=5)
         ids = ids_elsewhere(space, signature, [params for params, _ in candidates])
         assert ids == [architecture.id for _, architecture in candidates]
 

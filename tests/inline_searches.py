@@ -300,7 +300,7 @@ class Driven:
                 e.cause,
                 e.epochs_done,
                 e.metrics,
-                [row for row in e.curve or () if isinstance(row, dict) and "train_loss" in row],
+                _losses(e),
                 e.told,
                 [(p.index, p.policy, p.metrics) for p in rows if p.number == e.number],
             )
@@ -312,6 +312,11 @@ class Driven:
         log = self.folder / "candidates" / "trained.log"
         rows = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         return [(int(number), int(epoch)) for number, epoch in rows]
+
+
+def _losses(evaluation: Evaluation) -> list[tuple[object, object]]:
+    rows = [row for row in evaluation.curve or () if isinstance(row, dict)]
+    return [(row["epoch"], row["train_loss"]) for row in rows if "train_loss" in row]
 
 
 def architecture_of(evaluation: Evaluation) -> Architecture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -46,9 +47,11 @@ def _sqlite_url(file: str) -> URL:
 
 
 def check_writable(file: Path) -> None:
-    """Create the folder and the file where needed.
+    """Create the folder where needed, and see that the file may be written.
 
-    It tries, rather than asks for permissions: those do not tell of read-only mounts and the like.
+    The database file itself is never opened here. Closing any descriptor of a file drops all locks that this
+    process holds on it, SQLite's among them; another process then takes itself for the last one that uses the
+    database, and removes the write-ahead log from under this one.
 
     Raises:
         StoreError: if this user may not write there.
@@ -57,7 +60,10 @@ def check_writable(file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=file.parent):  # SQLite keeps its journal beside the file
             pass
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o644))
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if file.exists() and not os.access(file, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise StoreError(
             f"the database file {str(file)!r} and its folder must be writable, but:"

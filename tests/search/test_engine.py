@@ -337,7 +337,7 @@ def test_training_for_real_gives_the_same_front_twice() -> None:
         with quick_folder() as made:
             search = Driven(made, small_problem(space=FOUR, trials=3, epochs=2, seed=seed), FromScratch())
             search.run()
-            assert {each.state for each in search.evaluations()} <= {"finished", "stopped"}
+            assert [each.cause for each in search.evaluations() if each.state == "failed"] == []
             fronts.append(front_of(search))
     assert fronts[0] == fronts[1] != fronts[2]
     assert fronts[0]

@@ -160,7 +160,7 @@ def test_a_row_takes_two_lines_and_no_column_is_lost(width: int) -> None:
     head = " ".join(lines[:rule])
     for word in ("point", "network", "accuracy %", "mean ms", "p95 ms", "pred", "meas", "work", "saved"):
         assert word in head
-    labels = [*(r.label for r in (*REPORT.front, *REPORT.baselines)), "12345.12345…"]
+    labels = [*(r.label for r in (*REPORT.front, *REPORT.statics)), "12345.12345…"]
     starts = [index for index, line in enumerate(lines[rule:], rule) if line.startswith(tuple(labels))]
     assert len(starts) == len(labels)
     gaps = [index for index, line in enumerate(lines[rule:], rule) if not line.strip() or "cpu, 1 thread" in line]
@@ -174,7 +174,8 @@ def test_a_row_takes_two_lines_and_no_column_is_lost(width: int) -> None:
 def test_the_front_stands_above_the_baselines() -> None:
     lines = rendered(REPORT, 100)
     order = [line.split()[0] for line in lines if line.startswith(("4.0", "17.1", "17.3", "17@1", "17~", "w16"))]
-    assert order == ["4.0", "17.1", "17.3", "17@1", "17~", "w16"]
+    # random exits have no measurement: they are in the files, and the caption counts how often they were beaten
+    assert order == ["4.0", "17.1", "17.3", "17@1", "w16"]
     assert any(line.startswith("w16 *") for line in lines)  # no dynamic network beats it, and the table says so
     assert any("no dynamic one beats" in line for line in lines)
 
