@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..hardware.book import DevicePages, LatencyBook
 from ..hardware.inventory import Costs
@@ -134,8 +133,10 @@ def exit_problem(table: ScoreTable, costs: Costs, pages: DevicePages, decisions:
 
 
 def cheapest_ms(costs: Costs, pages: DevicePages) -> float:
-    """A lower bound on the mean latency of any policy: everybody leaves at the first exit there is."""
+    """A lower bound on the mean latency of any policy: everybody leaves at the exit that is reached most cheaply.
+
+    That is the first one, unless its head costs more than what follows it.
+    """
     exits = max((part.exit + 1 for part in costs.parts if part.exit is not None), default=0)
-    policy = Policy.single(exits, 0)
-    taken: NDArray[np.int64] = np.zeros(1, dtype=np.int64)
-    return pages.predict(costs, policy, taken, seed=0).mean_ms
+    paths = [(Policy.single(exits, k), np.full(1, k, dtype=np.int64)) for k in range(exits + 1)]
+    return min(pages.predict(costs, policy, taken, seed=0).mean_ms for policy, taken in paths)

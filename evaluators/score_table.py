@@ -7,6 +7,8 @@ any policy on any device is scored without running the network again.
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +67,9 @@ class ScoreTable:
             with np.load(file, allow_pickle=False) as archive:
                 scores = {key[6:]: archive[key] for key in archive.files if key.startswith("score.")}
                 return cls(scores, archive["predictions"], archive["labels"])
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError("score_table", f"{file} is not a score table ({error})") from None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise DataError("score_table", f"{file} is not a score table ({reason})") from None
 
 
 @torch.no_grad()

@@ -11,12 +11,13 @@ from ..hardware.book import LatencyBook
 from ..hardware.inventory import Costs, costs_of
 from ..spaces.architecture import Architecture
 from ..spaces.errors import InfeasibleError
+from ..spaces.policy import Policy
 from ..spaces.space import build
 from .problem import Constraint, Problem
 
 
 def least_metrics(costs: Costs, book: LatencyBook) -> dict[str, float]:
-    """Lower bounds on the metrics of any policy of a network: everybody leaves at the first exit."""
+    """Lower bounds on the metrics of any policy of a network: everybody leaves by the cheapest way."""
     least = {"parameters": float(costs.parameters), "macs": float(_least_macs(costs))}
     for name, pages in book.devices.items():
         latency = cheapest_ms(costs, pages)
@@ -68,5 +69,10 @@ def _hard_upper(problem: Problem) -> list[tuple[int, Constraint, str]]:
 
 
 def _least_macs(costs: Costs) -> int:
-    first = [m for part, m in zip(costs.parts, costs.macs, strict=True) if part.depth == 0 and part.decision is None]
-    return sum(first)
+    """Work on the cheapest way out: every segment up to an exit and its head, or all segments."""
+    exits = max((part.exit + 1 for part in costs.parts if part.exit is not None), default=0)
+    rows = list(zip(costs.parts, costs.macs, strict=True))
+    return min(
+        sum(macs for part, macs in rows if part.depth <= k and part.active(Policy.single(exits, k)))
+        for k in range(exits + 1)
+    )
