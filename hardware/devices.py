@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 
-from ..spaces.errors import SpecError, UnknownNameError
+from ..spaces.errors import DeviceUnavailableError, SpecError, UnknownNameError
 from .compiled import CompiledCpu
 from .cpu import Cpu
 from .cuda import Cuda
@@ -50,6 +50,8 @@ def _build(device: type[AbstractDevice], options: Mapping[str, object], path: st
         return device(**values)  # type: ignore[arg-type]  # each device checks its own options
     except SpecError as error:
         raise SpecError(f"{path}.{error.path}", error.message) from error
+    except DeviceUnavailableError as error:
+        raise DeviceUnavailableError(f"{path}: {error}") from error
 
 
 def to_dict(device: AbstractDevice) -> dict[str, object]:

@@ -146,6 +146,7 @@ class Problem:
     strategy: Strategy = field(default_factory=Strategy)
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         object.__setattr__(self, "data", load_data(self.data))
         object.__setattr__(self, "objectives", tuple(self.objectives))
         object.__setattr__(self, "constraints", tuple(self.constraints))
@@ -159,9 +160,20 @@ class Problem:
         except ShapeError as error:
             raise SpecError("space.backbones", str(error)) from None
 
+    def _check_kinds(self) -> None:
+        kinds = {"space": Space, "budget": Budget, "splits": SplitSpec, "strategy": Strategy, "devices": Mapping}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            require(isinstance(value, kind), name, f"must be a {kind.__name__}, but got {value!r}")
+        for name, kind in {"objectives": str, "constraints": Constraint}.items():
+            values = getattr(self, name)
+            fits = isinstance(values, tuple | list) and all(isinstance(value, kind) for value in values)
+            require(fits, name, f"must be a tuple of {kind.__name__}, but got {values!r}")
+
     def _check_devices(self) -> None:
         require(len(self.devices) > 0, "devices", "must name at least one device")
         for name, device in self.devices.items():
+            require(isinstance(name, str) and bool(name.strip()), "devices", f"needs names, but got {name!r}")
             if not isinstance(device, AbstractDevice):
                 raise SpecError(f"devices.{name}", f"must be a device such as Cpu(), but got {device!r}")
             require("@" not in name, f"devices.{name}", "the name of a device must not contain '@'")
