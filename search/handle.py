@@ -190,6 +190,8 @@ class Search:
                 self._thread.join(timeout)
         except KeyboardInterrupt:
             self._end_run()
+            if self._error is not None:  # then not everything is saved
+                raise self._error from None
             raise
         if self._thread.is_alive():
             raise TimeoutError(f"search {self.id} is still running after {timeout} seconds")

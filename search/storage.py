@@ -38,6 +38,10 @@ class Storage:
         Raises:
             StoreError: if it cannot be written.
         """
+        if self.database is not None and "://" not in self.database:
+            raise StoreError(
+                f"a database must be named by a URL such as postgresql://user@host/name, but got {self.database!r}"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / f".probe-{os.getpid()}"

@@ -68,6 +68,7 @@ _OPEN = ("RUNNING", "SCHEDULED")
 for _name, _level in (
     ("mlflow", logging.ERROR),
     ("mlflow.store.db.utils", logging.CRITICAL),  # prints a traceback of what it also raises
+    ("urllib3.connectionpool", logging.ERROR),  # a line for each retry of a server that is away
     ("alembic.runtime.migration", logging.WARNING),  # a line for each of MLflow's many migrations
 ):
     if logging.getLogger(_name).level == logging.NOTSET:

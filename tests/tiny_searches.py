@@ -292,7 +292,8 @@ def workers_of_this_process() -> list[psutil.Process]:
     found = []
     for each in psutil.Process().children(recursive=True):
         try:
-            if "ray::_Evaluation" in " ".join(each.cmdline()):
+            title = " ".join(each.cmdline())
+            if title.startswith("ray::") and "IDLE" not in title:
                 found.append(each)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

@@ -78,7 +78,7 @@ def hopeless(service: SearchService, cluster: None) -> Search:
     data = tiny_data()
     problem = Problem(
         space=SPACE,
-        data=(data.x * np.float32(1e38) / np.abs(data.x).max(), data.y),
+        data=(data.x / np.abs(data.x).max() * np.float32(1e38), data.y),
         budget=Budget(trials=3, epochs=2, workers=2),
         strategy=tiny_problem().strategy,
     )
