@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from ..hardware.database import DATABASE_ERRORS
 from ..spaces.errors import StoreError, UnknownNameError
 from ..spaces.scope import Scalar, Suggester
 
@@ -209,6 +210,6 @@ def _errors() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             yield
-    except OptunaError as error:
+    except (OptunaError, *DATABASE_ERRORS) as error:
         reason = str(error).splitlines()[0]
         raise StoreError(f"the study's database failed ({reason}); check that it can be written") from error

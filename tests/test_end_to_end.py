@@ -36,6 +36,8 @@ from dynarch.tests.tiny_searches import (
     trials,
 )
 
+pytestmark = pytest.mark.slow  # whole drivers are started, killed and resumed: minutes
+
 
 @pytest.fixture(scope="module")
 def service() -> SearchService:

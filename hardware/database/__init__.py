@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .access import RETRY_DELAYS_SECONDS, Component, Database
+from .access import DATABASE_ERRORS, RETRY_DELAYS_SECONDS, Component, Database
 from .columns import COLUMN_TYPES, CONSTRAINT_NAMES, COUNTED, JsonList, JsonMap, plain_json, plain_text
 
 __all__ = [
     "COLUMN_TYPES",
     "CONSTRAINT_NAMES",
     "COUNTED",
+    "DATABASE_ERRORS",
     "RETRY_DELAYS_SECONDS",
     "Component",
     "Database",

@@ -41,6 +41,7 @@ from .address import check_writable, explained, parse, shown
 
 Result = TypeVar("Result")
 
+DATABASE_ERRORS: Final = (SQLAlchemyError,)  # for those who use a database through another library
 RETRY_DELAYS_SECONDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 _BUSY_TIMEOUT_MS: Final = 30_000
 _CONNECT_TIMEOUT_SECONDS: Final = 10

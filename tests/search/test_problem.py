@@ -45,7 +45,8 @@ METRICS = "accuracy, latency_ms, latency_p95_ms, latency_worst_ms, macs, paramet
 BAD: tuple[tuple[object, str], ...] = (
     (
         {"serach": {}},
-        "serach: 'serach' is not known; did you mean 'search'? (known: budget, constraints, data, devices, search, space)",
+        "serach: 'serach' is not known; did you mean 'search'?"
+        " (known: budget, constraints, data, devices, search, space)",
     ),
     ({"search": {"rungz": True}}, "search.rungz: 'rungz' is not known; did you mean 'rungs'?"),
     (
