@@ -223,7 +223,8 @@ class Driven:
     ended: list[Evaluation] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        shutil.copytree(_empty_stores(), self.folder, dirs_exist_ok=True)
+        if not (self.folder / "ledger.db").exists():
+            shutil.copytree(_empty_stores(), self.folder, dirs_exist_ok=True)
         with self.ledger() as ledger:
             ledger.create_search(ID, name="small", spec={}, seed=self.problem.strategy.seed, created_at=1.0)
 

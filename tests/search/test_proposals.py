@@ -148,7 +148,7 @@ def test_a_known_architecture_costs_nothing_and_is_told_what_is_known(
         latency = (1.0, 2.0, 4.0)[round(level * 2)]
         assert values == (latency / 10, latency)
     assert len({values for _, values in told}) == 3
-    assert "running" not in [trial.state for trial in study.trials()][4:]
+    assert {trial.state for trial in study.trials() if trial.candidate is None} == {"complete"}
 
 
 def test_a_known_architecture_without_points_is_a_failed_trial(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,11 +176,14 @@ def test_a_proposer_that_is_made_anew_knows_what_was_proposed(folder: Path) -> N
 
 
 def test_the_hopeless_are_refused_without_a_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two widths only the narrow one has so few weights; the wide static baseline is refused as well."""
+    """Only the narrow half of the 28 networks has so few weights; the wide static baseline is refused as well.
+
+    Width 2 has convolutions of 18 + 36 + 36 + 72 + 144 + 8 + 288 + 576 + 32 weights, 2 (2 + 2 + 2 + 4 + 4 + 4 +
+    8 + 8 + 8) in normalisation and 8 * 3 + 3 in the head: 1321, and with both exits 9 + 15 more. Width 4 has
+    nearly four times as many.
+    """
     monkeypatch.setattr("dynarch.search.proposals.REFUSALS", 5)
-    few = sum(1 for _ in SPACE.outlines(SIGNATURE))
-    assert few == 2
-    problem = small_problem(constraints=(Constraint("parameters", maximum=700),), sampler="random")
+    problem = small_problem(constraints=(Constraint("parameters", maximum=1345),), sampler="random")
     with proposing(folder, problem) as (proposer, ledger, study):
         found = []
         while (candidate := proposer.propose()) is not None:

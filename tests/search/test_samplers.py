@@ -148,7 +148,7 @@ def test_entering_again_keeps_what_is_there(folder: Path) -> None:
 
 
 def test_a_database_that_cannot_be_opened_is_an_error_of_ours(folder: Path) -> None:
-    with pytest.raises(StoreError, match="unable to open database file.*; check that it can be written") as caught:
+    with pytest.raises(StoreError, match=r"unable to open database file.*; check that it can be written") as caught:
         study_of(folder / "absent")
     assert "\n" not in str(caught.value)
 
