@@ -175,11 +175,11 @@ class EvaluatorContract:
     ) -> None:
         splits, book = contract_splits(), contract_book(task.architecture)
         broken = evaluator.start(task, splits, book)
-        for _ in range(epochs):
-            broken.train()
+        rows = tuple(broken.train() for _ in range(epochs))
         torch.rand(7)
         continued = evaluator.start(task, splits, book)
         assert continued.epochs_done == epochs
+        assert continued.history() == rows
         _assert_same(task, run_to_end(continued, EPOCHS), undisturbed)
 
     def test_finishing_again_gives_the_same(

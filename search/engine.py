@@ -212,20 +212,17 @@ class Engine:
         metrics = [numbers(row) for row in rows]
         own = at_level(evaluation.level, len(metrics))
         self._study.tell(trial, self.problem.values(metrics[own]), self.problem.excesses(metrics[own]))
-        told = {own}
-        there = {t.number for t in self._study.trials() if t.extra and t.candidate == evaluation.number}
-        if there:  # a crash came between the extras and the mark; they are not worth doubling
-            return
-        for level in EXTRA_LEVELS:
-            index = at_level(level, len(metrics))
-            if index not in told:
-                told.add(index)
-                self._study.add_extra(
-                    trial,
-                    level=level,
-                    values=self.problem.values(metrics[index]),
-                    constraints=self.problem.excesses(metrics[index]),
-                )
+        # A crash may have come between the extras, which are always added in this order.
+        there = sum(t.extra and t.candidate == evaluation.number for t in self._study.trials())
+        levels = {at_level(level, len(metrics)): level for level in reversed(EXTRA_LEVELS)}
+        extras = [(level, index) for index, level in sorted(levels.items()) if index != own]
+        for level, index in extras[there:]:
+            self._study.add_extra(
+                trial,
+                level=level,
+                values=self.problem.values(metrics[index]),
+                constraints=self.problem.excesses(metrics[index]),
+            )
 
 
 def rebuilt_rungs(problem: Problem, ledger: Ledger, search_id: str) -> ParetoRungs:

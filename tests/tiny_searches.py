@@ -293,7 +293,7 @@ def workers_of_this_process() -> list[psutil.Process]:
     for each in psutil.Process().children(recursive=True):
         try:
             title = " ".join(each.cmdline())
-            if title.startswith("ray::") and "IDLE" not in title:
+            if title.startswith(("ray::_Evaluation", "ray::ResourceTrainable")):  # idle, at work
                 found.append(each)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

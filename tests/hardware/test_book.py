@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from dynarch.hardware.book import DevicePages, LatencyBook
 from dynarch.hardware.composition import PartCurve
@@ -43,7 +44,7 @@ def pages(batch: int, *, correction: Correction = IDENTITY, without: tuple[str, 
     return DevicePages(batch, "env", "v7", correction, curves)
 
 
-def taken(*exits: int) -> np.ndarray:  # type: ignore[type-arg]
+def taken(*exits: int) -> NDArray[np.int64]:
     return np.array(exits, dtype=np.int64)
 
 

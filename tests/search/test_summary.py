@@ -161,7 +161,7 @@ def test_a_dynamic_row_by_hand(ledger: Ledger) -> None:
     assert (row.accuracy_low, row.accuracy_high) == wilson(170, 200)
     assert row.tune_accuracy == 0.86
     assert (row.latency_ms, row.latency_p95_ms) == (3.0, 4.5)
-    assert (row.measured_ms, row.measured_p95_ms) == (pytest.approx(3.3), 7.0)
+    assert (row.measured_ms, row.measured_p95_ms) == pytest.approx((3.3, 7.0))
     assert (row.macs, row.exit_share) == (600, (0.5, 0.5))
     assert row.work_saved == pytest.approx(1 - 600 / 1000)  # of the static network of the same backbone
     assert (row.number, row.architecture_id, row.backbone, row.families) == (
@@ -249,10 +249,10 @@ def test_hypervolume_by_hand(ledger: Ledger) -> None:
 def test_what_breaks_a_hard_constraint_adds_nothing() -> None:
     progress = Progress(small_problem(constraints=(Constraint("latency_ms", maximum=4.0),)), (0.0, 10.0))
     assert progress.add([{"accuracy": 0.9, "latency_ms@cpu": 5.0}]) == (0.0, 0)
-    assert progress.add([{"accuracy": 0.5, "latency_ms@cpu": 2.0}]) == (pytest.approx(0.4), 1)
+    assert progress.add([{"accuracy": 0.5, "latency_ms@cpu": 2.0}]) == pytest.approx((0.4, 1))
     # Dominated, equal, and beyond the reference: none of these adds anything.
-    assert progress.add([{"accuracy": 0.4, "latency_ms@cpu": 3.0}]) == (pytest.approx(0.4), 1)
-    assert progress.add([]) == (pytest.approx(0.4), 1)
+    assert progress.add([{"accuracy": 0.4, "latency_ms@cpu": 3.0}]) == pytest.approx((0.4, 1))
+    assert progress.add([]) == pytest.approx((0.4, 1))
 
 
 def test_those_that_ended_without_points_count_too(ledger: Ledger) -> None:
