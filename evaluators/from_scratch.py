@@ -21,14 +21,16 @@ from ..spaces.errors import DataError, EvaluationFailed, ShapeError, SpecError
 from ..spaces.network import DynamicNetwork
 from ..spaces.space import build
 from .evaluator import AbstractEvaluator, AbstractSession, Outcome, Reading, Task
+from .knobs import LEVELS, settings_of
 from .operating import operating_points, score
-from .score_table import ScoreTable, calibrate, exit_logits, score_table
+from .score_table import ScoreTable, ScoreTables, Setting, calibrate, score_tables
 from .splits import Part, Splits
 from .training import TrainingRun
 
 CHECKPOINT, WEIGHTS, MANIFEST = "checkpoint.pt", "weights.safetensors", "candidate.json"
 QUICK_EVALUATIONS = 400  # of the policy search at rungs: a rough front is enough to compare candidates
 QUICK_POINTS = 8
+QUICK_LEVELS = 2
 
 
 @final
@@ -40,11 +42,18 @@ class ScratchSession(AbstractSession):
         self._splits = splits
         self._book = book
         signature = Signature(tuple(splits.train.x.shape[1:]), splits.classes)
-        self._run = TrainingRun(task.architecture, splits, signature=signature, epochs=task.epochs, seed=task.seed)
+        self._costs = planned_costs(task.architecture, signature)
+        self._run = TrainingRun(
+            task.architecture,
+            splits,
+            signature=signature,
+            epochs=task.epochs,
+            seed=task.seed,
+            costs=part_costs(self._costs, book),
+        )
         self._checkpoint = task.folder / CHECKPOINT
         if self._checkpoint.exists():
             self._continue()
-        self._costs = _costs(self._run.network)
 
     def _continue(self) -> None:
         try:
@@ -70,9 +79,9 @@ class ScratchSession(AbstractSession):
 
     def read(self) -> Reading:
         """A rough front on the tune split, with the exits as they are."""
-        table = self._table(self._splits.tune)
+        tables = self._tables(self._splits.tune, self._settings(QUICK_LEVELS))
         points = operating_points(
-            table,
+            tables,
             self._costs,
             self._book,
             decisions=self._task.decisions,
@@ -80,13 +89,14 @@ class ScratchSession(AbstractSession):
             max_points=QUICK_POINTS,
             evaluations=QUICK_EVALUATIONS,
         )
-        return Reading(points, self._curve(table))
+        return Reading(points, self._curve(tables.plain))
 
     def finish(self) -> Outcome:
         """Temper the exits, search policies on the tune split, score them on the certify split."""
         task, network = self._task, self._run.network
         temperatures = calibrate(network, self._splits.calibrate)
-        tune, certify = self._table(self._splits.tune), self._table(self._splits.certify)
+        settings = self._settings(LEVELS)
+        tune, certify = self._tables(self._splits.tune, settings), self._tables(self._splits.certify, settings)
         points = operating_points(
             tune,
             self._costs,
@@ -101,23 +111,27 @@ class ScratchSession(AbstractSession):
         )
         summary = {
             "temperatures": list(temperatures),
-            "exit_accuracy": [float(value) for value in tune.correct.mean(0)],
-            "certified_exit_accuracy": [float(value) for value in certify.correct.mean(0)],
+            "exit_accuracy": [float(value) for value in tune.plain.correct.mean(0)],
+            "certified_exit_accuracy": [float(value) for value in certify.plain.correct.mean(0)],
+            "usage": {name: float(values.mean()) for name, values in tune.plain.usage.items()},
         }
         tune.save(task.folder / "tune.npz")
         certify.save(task.folder / "certify.npz")
         save_candidate(task.folder, network, self._costs)
         # Kept until the driver has recorded the outcome, so that a death in between costs no training.
-        return Outcome(points, certified, self._curve(tune), summary)
+        return Outcome(points, certified, self._curve(tune.plain), summary)
 
     def _curve(self, table: ScoreTable) -> dict[str, float]:
         accuracy = [float(value) for value in table.correct.mean(0)]
         curve = {f"exit_{index}_accuracy": value for index, value in enumerate(accuracy[:-1])}
         return {"epoch": self._run.epochs_done, **curve, "final_accuracy": accuracy[-1]}
 
-    def _table(self, part: Part) -> ScoreTable:
+    def _settings(self, levels: int) -> tuple[Setting, ...]:
+        return settings_of(self._run.network, self._splits.calibrate, levels=levels)
+
+    def _tables(self, part: Part, settings: tuple[Setting, ...]) -> ScoreTables:
         try:
-            return score_table(exit_logits(self._run.network, part.x), part.y)
+            return score_tables(self._run.network, part, settings)
         except DataError as error:
             raise EvaluationFailed(str(error)) from error
 
@@ -141,7 +155,7 @@ def save_candidate(folder: Path, network: DynamicNetwork, costs: Costs) -> None:
     """Write weights and manifest, each atomically; no code, no pickle."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{WEIGHTS}.{os.getpid()}.partial"
-    save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, partial)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in unaliased(network).items()}, partial)
     partial.replace(folder / WEIGHTS)
     manifest = {
         "architecture": network.architecture.to_mapping(),
@@ -163,16 +177,53 @@ def load_candidate(folder: Path) -> tuple[DynamicNetwork, Costs]:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         architecture = Architecture.from_mapping(manifest["architecture"])
         network = build(architecture, Signature.from_mapping(manifest["signature"], "signature"))
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        load_unaliased(network, load_file(folder / WEIGHTS))
         return network.eval(), Costs.from_mapping(manifest["costs"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError("candidate", f"{folder} does not hold a trained candidate ({reason})") from None
 
 
-def _costs(network: DynamicNetwork) -> Costs:
-    device = next(network.parameters()).device
+def planned_costs(architecture: Architecture, signature: Signature) -> Costs:
+    """What is known of an architecture's parts before it is trained.
+
+    Raises:
+        SpecError: if it cannot be built.
+    """
     with torch.random.fork_rng(devices=[]):
-        costs = costs_of(network.cpu().eval())
-    network.to(device)
-    return costs
+        return costs_of(build(architecture, signature).eval())
+
+
+def part_costs(costs: Costs, book: LatencyBook) -> dict[str, dict[str, float]]:
+    """Resource -> part -> cost: work, and milliseconds on the first device of the book."""
+    names = [part.name for part in costs.parts]
+    _, pages = book.first
+    return {
+        "macs": dict(zip(names, map(float, costs.macs), strict=True)),
+        "latency": dict(zip(names, map(float, pages.part_ms(costs)), strict=True)),
+    }
+
+
+def unaliased(network: DynamicNetwork) -> dict[str, torch.Tensor]:
+    """The state of a network with each tensor under one name only: the first, of those that share their memory."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    kept = {}
+    for name, tensor in network.state_dict().items():
+        place = (tensor.data_ptr(), tuple(tensor.shape))
+        if place not in seen or tensor.numel() == 0:
+            seen.add(place)
+            kept[name] = tensor
+    return kept
+
+
+def load_unaliased(network: DynamicNetwork, state: Mapping[str, torch.Tensor]) -> None:
+    """The inverse of `unaliased` for a network of the same architecture.
+
+    Raises:
+        RuntimeError: if the state is another network's.
+    """
+    expected = unaliased(network).keys()
+    if expected != state.keys():
+        odd = sorted(expected ^ state.keys())
+        raise RuntimeError(f"the weights are those of another network ({', '.join(odd[:3])})")
+    network.load_state_dict(state, strict=False)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..hardware.book import DevicePages, LatencyBook
 from ..hardware.inventory import Costs
 from ..spaces.policy import Policy
-from ..spaces.trace import counts
+from ..spaces.trace import PartInfo, counts
+from .pareto import thin
 from .policy import ExitProblem, leave_at
 from .policy_search import search_policies
-from .score_table import ScoreTable
+from .score_table import ScoreTable, ScoreTables
 
 
 @final
@@ -27,12 +29,19 @@ class OperatingPoint:
         metrics: metric reference -> value; latency per device as `latency_ms@name`.
         exit_share: share of inputs that leave at each exit, the final head last.
         notes: what a reader must know, such as quantiles that are upper bounds.
+        usage: part -> how often an input that gets there runs it, on average; of parts that not everybody runs.
     """
 
     policy: Policy
     metrics: Mapping[str, float]
     exit_share: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    usage: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def decides(self) -> bool:
+        """Whether inputs take different paths."""
+        return max(self.exit_share) < 1 or any(0 < value < 1 for value in self.usage.values())
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -41,6 +50,7 @@ class OperatingPoint:
             "metrics": dict(self.metrics),
             "exit_share": list(self.exit_share),
             "notes": list(self.notes),
+            "usage": dict(self.usage),
         }
 
     @classmethod
@@ -51,15 +61,21 @@ class OperatingPoint:
             {str(key): float(value) for key, value in mapping["metrics"].items()},
             tuple(float(value) for value in mapping["exit_share"]),
             tuple(str(note) for note in mapping.get("notes", ())),
+            {str(key): float(value) for key, value in mapping.get("usage", {}).items()},
         )
 
 
-def score(table: ScoreTable, costs: Costs, book: LatencyBook, policy: Policy, *, seed: int) -> OperatingPoint:
-    """All metrics of a policy on the inputs of a score table."""
+def score(tables: ScoreTables, costs: Costs, book: LatencyBook, policy: Policy, *, seed: int) -> OperatingPoint:
+    """All metrics of a policy on the inputs of score tables.
+
+    Raises:
+        DataError: if nothing was recorded at the policy's setting.
+    """
+    table = tables.at(policy.setting)
     taken = leave_at(table.scores, table.predictions, policy)
     exits = table.predictions.shape[1]
     right = table.predictions[np.arange(len(taken)), taken] == table.labels
-    matrix = counts(costs.parts, policy, taken)
+    matrix = counts(costs.parts, policy, taken, table.usage)
     metrics = {
         "accuracy": float(right.mean()),
         "macs": float((matrix @ np.array(costs.macs, dtype=float)).mean()),
@@ -67,18 +83,24 @@ def score(table: ScoreTable, costs: Costs, book: LatencyBook, policy: Policy, *,
     }
     notes = []
     for name, pages in book.devices.items():
-        latency = pages.predict(costs, policy, taken, seed=seed)
+        latency = pages.predict(costs, policy, taken, seed=seed, usage=table.usage)
         metrics[f"latency_ms@{name}"] = latency.mean_ms
         metrics[f"latency_p95_ms@{name}"] = latency.p95_ms
         metrics[f"latency_worst_ms@{name}"] = latency.worst_ms
         if "p95" in latency.quantile_is_bound:
             notes.append(f"p95 on {name} is an upper bound: {len(taken)} inputs are too few for the quantile")
     share = np.bincount(taken, minlength=exits) / len(taken)
-    return OperatingPoint(policy, metrics, tuple(float(value) for value in share), tuple(notes))
+    usage = {part.name: _mean_usage(table, part, taken) for part in costs.parts if part.name in table.usage}
+    return OperatingPoint(policy, metrics, tuple(float(value) for value in share), tuple(notes), usage)
+
+
+def _mean_usage(table: ScoreTable, part: PartInfo, taken: NDArray[np.int64]) -> float:
+    here = taken >= part.depth
+    return float(table.usage[part.name][here].mean()) if here.any() else 0.0
 
 
 def operating_points(
-    table: ScoreTable,
+    tables: ScoreTables,
     costs: Costs,
     book: LatencyBook,
     *,
@@ -90,32 +112,41 @@ def operating_points(
     """The best policies for each device, each scored on every device; sorted by latency on the first.
 
     Args:
-        table: scores on the split that the policies are chosen on.
+        tables: scores on the split that the policies are chosen on.
         costs: the candidate's parts.
         book: latencies.
         decisions: decision schemes that policies may use.
         seed: of the search for policies.
         max_points: most points for each device.
-        evaluations: policies tried by the final, evolutionary step.
+        evaluations: policies tried by the final, evolutionary step, over all settings of the knobs together.
     """
     policies: dict[Policy, None] = {}
+    share = evaluations // len(tables.tables)
     for pages in book.devices.values():
-        problem = exit_problem(table, costs, pages, decisions)
-        found = search_policies(problem, seed=seed, max_points=max_points, evaluations=evaluations)
-        policies.update(dict.fromkeys(point.policy for point in found))
-    points = [score(table, costs, book, policy, seed=seed) for policy in policies]
+        found: list[tuple[Policy, float, float]] = []
+        for table in tables.tables:
+            problem = exit_problem(table, costs, pages, decisions)
+            points = search_policies(problem, seed=seed, max_points=max_points, evaluations=share)
+            found += [(replace(p.policy, setting=table.setting), p.accuracy, p.mean_cost_ms) for p in points]
+        values = np.array([[accuracy, ms] for _, accuracy, ms in found])
+        chosen = thin(values, ("maximize", "minimize"), max_points)
+        policies.update(dict.fromkeys(found[index][0] for index in sorted(chosen, key=lambda i: found[i][2])))
+    scored = [score(tables, costs, book, policy, seed=seed) for policy in policies]
     first = f"latency_ms@{book.first[0]}"
-    return tuple(sorted(points, key=lambda point: (point.metrics[first], -point.metrics["accuracy"])))
+    return tuple(sorted(scored, key=lambda point: (point.metrics[first], -point.metrics["accuracy"])))
 
 
 def exit_problem(table: ScoreTable, costs: Costs, pages: DevicePages, decisions: Sequence[str]) -> ExitProblem:
     """What the policy search needs, from a score table and one device's latencies."""
-    exits = table.predictions.shape[1] - 1
+    n, exits = table.predictions.shape[0], table.predictions.shape[1] - 1
     ms = pages.part_ms(costs)
-    segment, head, decide = np.zeros(exits + 1), np.zeros(exits), dict.fromkeys(decisions, 0.0)
+    fixed, head, decide = np.zeros(exits + 1), np.zeros(exits), dict.fromkeys(decisions, 0.0)
+    varying = np.zeros((n, exits + 1)) if table.usage else np.zeros((1, exits + 1))
     for part, value in zip(costs.parts, ms, strict=True):
-        if part.exit is None:
-            segment[part.depth] += value
+        if part.name in table.usage:
+            varying[:, part.depth] += value * table.usage[part.name]
+        elif part.exit is None:
+            fixed[part.depth] += value
         elif part.decision is None:
             head[part.exit] += value
         elif part.decision in decide:
@@ -125,7 +156,7 @@ def exit_problem(table: ScoreTable, costs: Costs, pages: DevicePages, decisions:
         scores=scores,
         predictions=table.predictions,
         labels=table.labels,
-        segment_ms=segment,
+        segment_ms=fixed + varying if table.usage else fixed,
         exit_ms=head,
         decide_ms=decide,
         patience="patience" in decisions,
@@ -135,8 +166,9 @@ def exit_problem(table: ScoreTable, costs: Costs, pages: DevicePages, decisions:
 def cheapest_ms(costs: Costs, pages: DevicePages) -> float:
     """A lower bound on the mean latency of any policy: everybody leaves at the exit that is reached most cheaply.
 
-    That is the first one, unless its head costs more than what follows it.
+    That is the first one, unless its head costs more than what follows it. Of parts that a gate may pass by, none runs.
     """
     exits = max((part.exit + 1 for part in costs.parts if part.exit is not None), default=0)
+    passed = {part.name: np.zeros(1) for part in costs.parts if part.choice is not None}
     paths = [(Policy.single(exits, k), np.full(1, k, dtype=np.int64)) for k in range(exits + 1)]
-    return min(pages.predict(costs, policy, taken, seed=0).mean_ms for policy, taken in paths)
+    return min(pages.predict(costs, policy, taken, seed=0, usage=passed).mean_ms for policy, taken in paths)

@@ -1,16 +1,18 @@
 """Score table: what a trained candidate leaves behind.
 
-For every input of a split and every exit: the confidence measures, the prediction, and the label. From it
-any policy on any device is scored without running the network again.
+For every input of a split and every exit: the confidence measures, the prediction, and the label; and how often the
+input ran each part that not everybody runs. From it any policy on any device is scored without running the network
+again. Knobs change what the network computes, so there is one table for each setting of them that policies may use.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -25,31 +27,81 @@ from ..spaces.errors import DataError
 from ..spaces.network import DynamicNetwork
 from .splits import Part
 
+Setting = tuple[tuple[str, float], ...]
+
 
 @final
 @dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """Scores of one candidate on one split.
+    """Scores of one candidate on one split, its knobs at one setting.
 
     Args:
         scores: measure -> `n x e` scores of the early exits, larger is surer; only memoryless measures.
         predictions: `n x (e+1)` predicted classes, the final head last.
         labels: `n`.
+        usage: part -> `n`, how often an input that gets there runs it; parts without an entry run once.
+        setting: knobs as (name, value), sorted; those that are absent are at 0.
     """
 
     scores: Mapping[str, NDArray[np.float32]]
     predictions: NDArray[np.int64]
     labels: NDArray[np.int64]
+    usage: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    setting: Setting = ()
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         """`n x (e+1)`."""
         return np.equal(self.predictions, self.labels[:, None])
 
+
+@final
+@dataclass(frozen=True, eq=False)
+class ScoreTables:
+    """Scores of one candidate on one split at several settings of its knobs; the first has all of them at 0.
+
+    Raises:
+        DataError: if there is none, or two of them are at one setting.
+    """
+
+    tables: tuple[ScoreTable, ...]
+
+    def __post_init__(self) -> None:
+        settings = [table.setting for table in self.tables]
+        if not settings or len(set(settings)) < len(settings):
+            raise DataError("score_tables", f"needs one table for each setting, but got {settings}")
+
+    @property
+    def plain(self) -> ScoreTable:
+        """All knobs at 0."""
+        return self.tables[0]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """`n`."""
+        return self.plain.labels
+
+    def at(self, setting: Setting) -> ScoreTable:
+        """The table of a setting.
+
+        Raises:
+            DataError: if nothing was recorded at it.
+        """
+        wanted = tuple((name, value) for name, value in setting if value != 0)
+        for table in self.tables:
+            if table.setting == wanted:
+                return table
+        raise DataError("policy.setting", f"nothing was recorded at {dict(setting)}")
+
     def save(self, file: Path) -> None:
         """Write atomically as `.npz`."""
-        arrays: dict[str, NDArray[Any]] = {f"score.{name}": values for name, values in self.scores.items()}
-        arrays |= {"predictions": self.predictions, "labels": self.labels}
+        arrays: dict[str, NDArray[Any]] = {"labels": self.labels}
+        settings = [[[name, value] for name, value in table.setting] for table in self.tables]
+        arrays["settings"] = np.frombuffer(json.dumps(settings).encode(), dtype=np.uint8)
+        for number, table in enumerate(self.tables):
+            arrays |= {f"{number}.score.{name}": values for name, values in table.scores.items()}
+            arrays |= {f"{number}.usage.{name}": values for name, values in table.usage.items()}
+            arrays[f"{number}.predictions"] = table.predictions
         partial = file.with_suffix(f".{os.getpid()}.partial")
         file.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as stream:
@@ -57,32 +109,100 @@ class ScoreTable:
         partial.replace(file)
 
     @classmethod
-    def load(cls, file: Path) -> ScoreTable:
+    def load(cls, file: Path) -> ScoreTables:
         """Read what `save` wrote; nothing is unpickled.
 
         Raises:
-            DataError: if the file is not a score table.
+            DataError: if the file holds no score tables.
         """
         try:
             with np.load(file, allow_pickle=False) as archive:
-                scores = {key[6:]: archive[key] for key in archive.files if key.startswith("score.")}
-                return cls(scores, archive["predictions"], archive["labels"])
+                arrays = {name: archive[name] for name in archive.files}
+            settings = json.loads(arrays["settings"].tobytes())
+            return cls(tuple(_read(arrays, number, setting) for number, setting in enumerate(settings)))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise DataError("score_table", f"{file} is not a score table ({reason})") from None
 
 
+def _read(arrays: Mapping[str, NDArray[Any]], number: int, setting: Sequence[tuple[str, float]]) -> ScoreTable:
+    def named(kind: str) -> dict[str, NDArray[np.float32]]:
+        prefix = f"{number}.{kind}."
+        return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+
+    return ScoreTable(
+        named("score"),
+        arrays[f"{number}.predictions"],
+        arrays["labels"],
+        named("usage"),
+        tuple((str(name), float(value)) for name, value in setting),
+    )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What simulated mode says of many inputs, on the CPU.
+
+    Args:
+        logits: `n x c` for each exit, the final head last.
+        usage: part -> `n`.
+        margins: knob -> numbers, one a decision.
+    """
+
+    logits: list[Tensor]
+    usage: dict[str, Tensor]
+    margins: dict[str, Tensor]
+
+
 @torch.no_grad()
-def exit_logits(network: DynamicNetwork, x: Tensor, *, batch: int = 256) -> list[Tensor]:
-    """Logits `n x c` of every exit in evaluation mode, on the CPU."""
+def record(
+    network: DynamicNetwork,
+    x: Tensor,
+    *,
+    setting: Setting = (),
+    shuffle: torch.Generator | None = None,
+    batch: int = 256,
+) -> Recording:
+    """Run inputs `n x ...` through simulated mode in evaluation mode.
+
+    Args:
+        network: trained.
+        x: inputs.
+        setting: of the knobs.
+        shuffle: permutes decisions among the inputs of a batch.
+        batch: inputs at a time.
+    """
     network.eval()
     device = next(network.parameters()).device
-    chunks = [[logits.cpu() for logits in network(piece.to(device))] for piece in torch.split(x, batch)]
-    return [torch.cat(column) for column in zip(*chunks, strict=True)]
+    knobs = dict(setting)
+    runs = [network.simulate(piece.to(device), setting=knobs, shuffle=shuffle) for piece in torch.split(x, batch)]
+    return Recording(
+        [torch.cat(column).cpu() for column in zip(*(run.logits for run in runs), strict=True)],
+        {name: torch.cat([run.usage[name] for run in runs]).cpu() for name in runs[0].usage},
+        {name: torch.cat([gap for run in runs for gap in run.margins[name]]).cpu() for name in runs[0].margins},
+    )
 
 
-def score_table(logits: Sequence[Tensor], labels: Tensor) -> ScoreTable:
+def exit_logits(network: DynamicNetwork, x: Tensor, *, batch: int = 256) -> list[Tensor]:
+    """Logits `n x c` of every exit in evaluation mode with all knobs at 0, on the CPU."""
+    return record(network, x, batch=batch).logits
+
+
+def score_table(
+    logits: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    usage: Mapping[str, Tensor] | None = None,
+    setting: Setting = (),
+) -> ScoreTable:
     """The table of these logits, one `n x c` tensor for each exit.
+
+    Args:
+        logits: of all exits, the final head last.
+        labels: `n`.
+        usage: part -> `n`.
+        setting: of the knobs.
 
     Raises:
         DataError: if logits are not finite.
@@ -97,7 +217,21 @@ def score_table(logits: Sequence[Tensor], labels: Tensor) -> ScoreTable:
             stacked = torch.stack(columns, 1) if columns else torch.zeros(len(labels), 0)
             scores[decision.name] = stacked.numpy().astype(np.float32)
     predictions = torch.stack([x.argmax(1) for x in logits], 1).numpy().astype(np.int64)
-    return ScoreTable(scores, predictions, labels.numpy().astype(np.int64))
+    used = {name: values.numpy().astype(np.float32) for name, values in (usage or {}).items()}
+    return ScoreTable(scores, predictions, labels.numpy().astype(np.int64), used, setting)
+
+
+def score_tables(network: DynamicNetwork, part: Part, settings: Sequence[Setting] = ((),)) -> ScoreTables:
+    """The tables of a split at these settings of the knobs.
+
+    Raises:
+        DataError: if logits are not finite.
+    """
+    tables = []
+    for setting in settings:
+        made = record(network, part.x, setting=setting)
+        tables.append(score_table(made.logits, part.y, usage=made.usage, setting=setting))
+    return ScoreTables(tuple(tables))
 
 
 def calibrate(network: DynamicNetwork, part: Part) -> tuple[float, ...]:

@@ -36,7 +36,7 @@ from ..spaces.space import build
 from .data import Data, from_arrays
 from .evaluator import AbstractEvaluator, AbstractSession, Outcome, Task
 from .from_scratch import load_candidate
-from .score_table import ScoreTable
+from .score_table import ScoreTables
 from .splits import Part, Splits, SplitSpec, visible_splits
 
 EPOCHS = 3
@@ -230,7 +230,7 @@ class EvaluatorContract:
         assert network.architecture == task.architecture
         assert costs == costs_of(network)
         for name, part in (("tune", splits.tune), ("certify", splits.certify)):
-            assert np.array_equal(ScoreTable.load(task.folder / f"{name}.npz").labels, part.y.numpy())
+            assert np.array_equal(ScoreTables.load(task.folder / f"{name}.npz").labels, part.y.numpy())
         for point, certified in zip(outcome.points, outcome.certified, strict=True):
             for part, accuracy in ((splits.tune, point.metrics["accuracy"]), (splits.certify, certified)):
                 routed = network.route(part.x, point.policy).logits.argmax(1)

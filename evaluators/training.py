@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..spaces.architecture import Architecture
 from ..spaces.backbone import Signature
 from ..spaces.errors import EvaluationFailed
 from ..spaces.exit_objectives import AbstractExitObjective, EqualWeights, exit_objective
 from ..spaces.network import DynamicNetwork, Normalize
+from ..spaces.resource import ResourceTarget
 from ..spaces.space import build, recipe_of
+from ..spaces.step import Simulation
 from .augmentation import augment
 from .splits import Part, Splits
 
 WARMUP_SHARE = 0.1  # of all steps
+CHARGE_SETS_IN = 0.3  # share of the training after which a resource loss has its full weight: tasks come first
 CLIP = 5.0  # gradient norm; rare, but one bad batch must not cost a candidate
 
 
@@ -40,8 +45,12 @@ class TrainingRun:
         splits: data; only `train` is used here.
         signature: inputs and classes.
         epochs: full fidelity.
-        seed: fixes initial weights, order and augmentation.
+        seed: fixes initial weights, order, augmentation and the noise of decisions.
         device: where to train.
+        costs: resource (`macs`, `latency`) -> part -> cost, for networks that are charged for what they run.
+
+    Raises:
+        SpecError: if the architecture cannot be built, or is charged for parts whose cost is not given.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class TrainingRun:
         epochs: int,
         seed: int,
         device: torch.device | None = None,
+        costs: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self.device = device or training_device()
         self.recipe = recipe_of(architecture)
@@ -65,6 +75,7 @@ class TrainingRun:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = build(architecture, signature)
+        self._charges = [(target, target.prices(costs or {})) for target in self.network.targets]
         fit_normalization(self.network, splits.train)
         self.network.to(self.device)
         self._steps = math.ceil(len(splits.train) / self.recipe.batch_size)
@@ -95,13 +106,22 @@ class TrainingRun:
                 continue
             self._set_rate(self.epochs_done * self._steps + step)
             x = augment(self._train.x[rows], generator, shift=self.recipe.shift, flip=self.recipe.flip)
-            total += self._step(x.to(self.device), self._train.y[rows].to(self.device)) * len(rows)
+            progress = (self.epochs_done * self._steps + step) / (self.epochs * self._steps)
+            run = self.network.simulate(x.to(self.device), progress=progress, generator=generator)
+            total += self._step(run, self._train.y[rows].to(self.device), progress) * len(rows)
         self.epochs_done += 1
         self.train_loss.append(total / len(order))
 
-    def _step(self, x: Tensor, y: Tensor) -> float:
+    def _step(self, run: Simulation, y: Tensor, progress: float) -> float:
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self.objective.loss(self.network(x), y, label_smoothing=self.recipe.label_smoothing)
+        loss = self.objective.loss(run.logits, y, label_smoothing=self.recipe.label_smoothing)
+        sets_in = min(1.0, progress / CHARGE_SETS_IN)
+        for target, prices in self._charges:
+            loss = loss + sets_in * target.loss(run.usage, prices)
+        for penalty in run.penalties:
+            loss = loss + penalty
+        if run.log_probs:
+            loss = loss + policy_gradient(run, y, self._charges, sets_in)
         value = float(loss.item())
         if not math.isfinite(value):
             raise EvaluationFailed(f"the training loss became {value} in epoch {self.epochs_done + 1}")
@@ -140,6 +160,26 @@ class TrainingRun:
         self._optimizer.load_state_dict(state["optimizer"])
         self.epochs_done = int(state["epochs_done"])
         self.train_loss = [float(value) for value in state["train_loss"]]
+
+
+def policy_gradient(
+    run: Simulation, y: Tensor, charges: Sequence[tuple[ResourceTarget, Mapping[str, float]]], sets_in: float
+) -> Tensor:
+    """The loss whose gradient is REINFORCE's: decisions that cost an input more than others become less likely.
+
+    Cost of an input: cross entropy at the final head, and its part in the gradient of the resource loss. The mean of
+    the batch is the baseline.
+
+    Source: Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning", 1992.
+    """
+    with torch.no_grad():
+        cost = functional.cross_entropy(run.logits[-1], y, reduction="none")
+        for target, prices in charges:
+            spent = target.spent(run.usage, prices)
+            share = (spent * spent.new_tensor(target.weights(prices))).sum(1)
+            cost = cost + sets_in * 2 * target.choice.weight * (share.mean() - target.choice.target) * share
+        advantage = cost - cost.mean()
+    return (advantage * torch.stack(run.log_probs, 1).sum(1)).mean()
 
 
 def fit_normalization(network: DynamicNetwork, train: Part) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..spaces.errors import MissingEntryError
 from ..spaces.policy import Policy
-from ..spaces.trace import counts
+from ..spaces.trace import counts, dearest_usage
 from .composition import LatencyDistribution, PartCurve, compose
 from .correction import Correction
 from .inventory import Costs
@@ -56,21 +56,39 @@ class DevicePages:
     def _unused(self, kind: str) -> bool:
         return self.batch == 1 and kind == "compact"
 
-    def predict(self, costs: Costs, policy: Policy, exit_taken: NDArray[np.int64], *, seed: int) -> LatencyDistribution:
-        """The latency of a network under a policy, for inputs that leave at these exits."""
-        matrix = counts(costs.parts, policy, exit_taken)
-        longest = counts(costs.parts, policy, np.array([_deepest(policy)]))[0]
+    def predict(
+        self,
+        costs: Costs,
+        policy: Policy,
+        exit_taken: NDArray[np.int64],
+        *,
+        seed: int,
+        usage: Mapping[str, NDArray[np.floating[Any]]] | None = None,
+    ) -> LatencyDistribution:
+        """The latency of a network under a policy, for inputs that leave at these exits.
+
+        Args:
+            costs: the network's parts.
+            policy: when to leave.
+            exit_taken: `n`.
+            seed: of the shuffling into batches.
+            usage: part -> `n`, how often an input that gets there runs it.
+        """
+        matrix = counts(costs.parts, policy, exit_taken, usage)
+        curves = self.lookup(costs)
+        price = np.array([curve.at(min(self.batch, curve.batches[-1])) for curve in curves])
+        worst = counts(costs.parts, policy, np.array([_deepest(policy)]), dearest_usage(costs.parts, price))[0]
         if self.batch == 1:
             compacting = [part.kind == "compact" for part in costs.parts]
             matrix[:, compacting] = 0
-            longest[compacting] = 0
+            worst[compacting] = 0
         return compose(
             matrix,
-            self.lookup(costs),
+            curves,
             batch=self.batch,
             correction=self.correction,
             seed=seed,
-            worst=longest,
+            worst=worst,
         )
 
     def part_ms(self, costs: Costs) -> NDArray[np.float64]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import asdict, dataclass
 from typing import Any, final
 
 import torch
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from ..spaces.architecture import Architecture
 from ..spaces.backbone import Signature
 from ..spaces.errors import SpecError
+from ..spaces.families import FAMILIES
 from ..spaces.network import DynamicNetwork
 from ..spaces.plan import Plan
-from ..spaces.space import Space, backbone_outline
+from ..spaces.space import Space
 from ..spaces.trace import COMPACT, Part, PartInfo
 from .device import one_thread
 from .keys import PartKey, concatenate, part_key
@@ -40,10 +40,7 @@ class Costs:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values."""
-        rows = [
-            {"name": p.name, "kind": p.kind, "depth": p.depth, "exit": p.exit, "decision": p.decision}
-            for p in self.parts
-        ]
+        rows = [asdict(part) for part in self.parts]
         return {
             "parts": rows,
             "keys": list(self.keys),
@@ -129,15 +126,14 @@ def networks_of(space: Space, signature: Signature) -> Iterator[tuple[DynamicNet
     """
     cache: KeyCache = {}
     recipe = next(iter(space.baselines(signature))).training
+    members = {member.name: member for member in space.families}
+    order = [kind.name for kind in FAMILIES]
     for backbone, choice, shapes in space.outlines(signature):
         built = backbone.build(choice, signature).eval()
-        covers = [[(member, made) for made in (None, *member.cover(shapes))] for member in space.families]
-        for combination in product(*covers):
-            chosen = {member.name: made for member, made in combination if made is not None}
-            plan = Plan(built, backbone_outline(backbone.name, choice, signature), signature)
-            for member, made in combination:
-                if made is not None:
-                    member.apply(made, plan)
+        for chosen in space.combinations(shapes):
+            plan = Plan(built, shapes, signature)
+            for name in sorted(chosen, key=order.index):
+                members[name].apply(chosen[name], plan)
             architecture = Architecture.of(
                 backbone={"name": backbone.name, **choice.to_mapping()},
                 families={name: made.to_mapping() for name, made in chosen.items()},

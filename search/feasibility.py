@@ -69,10 +69,17 @@ def _hard_upper(problem: Problem) -> list[tuple[int, Constraint, str]]:
 
 
 def _least_macs(costs: Costs) -> int:
-    """Work on the cheapest way out: every segment up to an exit and its head, or all segments."""
+    """Work on the cheapest way out: every segment up to an exit and its head, or all segments.
+
+    Of parts that a gate may pass by, none runs.
+    """
     exits = max((part.exit + 1 for part in costs.parts if part.exit is not None), default=0)
     rows = list(zip(costs.parts, costs.macs, strict=True))
     return min(
-        sum(macs for part, macs in rows if part.depth <= k and part.active(Policy.single(exits, k)))
+        sum(
+            macs
+            for part, macs in rows
+            if part.depth <= k and part.choice is None and part.active(Policy.single(exits, k))
+        )
         for k in range(exits + 1)
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..evaluators.from_scratch import load_candidate
 from ..evaluators.operating import OperatingPoint, score
 from ..evaluators.pareto import non_dominated, thin
-from ..evaluators.score_table import ScoreTable, exit_logits, score_table
+from ..evaluators.score_table import ScoreTables, Setting, record, score_tables
 from ..evaluators.splits import Part
 from ..hardware.book import LatencyBook
 from ..hardware.device import AbstractDevice
@@ -56,6 +56,7 @@ class Scored:
         exit_accuracy: of each exit on all inputs, the final head last.
         whole_macs: work of the same network run to its end without trying an exit.
         measured: device -> mean and p95 in milliseconds an input, and how they were taken.
+        random_accuracy: of exits and gates that decide at random, at the same rates.
     """
 
     number: int
@@ -65,6 +66,7 @@ class Scored:
     exit_accuracy: tuple[float, ...]
     whole_macs: float
     measured: Mapping[str, Mapping[str, float]]
+    random_accuracy: float = float("nan")
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values for the ledger."""
@@ -74,6 +76,7 @@ class Scored:
             "total": self.total,
             "exit_accuracy": list(self.exit_accuracy),
             "whole_macs": self.whole_macs,
+            "random_accuracy": self.random_accuracy,
         }
 
     @classmethod
@@ -87,6 +90,7 @@ class Scored:
             tuple(mapping["exit_accuracy"]),
             float(mapping["whole_macs"]),
             measured or {},
+            float(mapping["random_accuracy"]),
         )
 
 
@@ -106,16 +110,27 @@ class Examiner:
         self._folder = folder
         self._book = book
         self._test = test
-        self._loaded: dict[int, tuple[DynamicNetwork, Costs, ScoreTable]] = {}
+        self._loaded: dict[int, tuple[DynamicNetwork, Costs]] = {}
+        self._tables: dict[tuple[int, Setting], ScoreTables] = {}
 
     def score(self, number: int, policy: Policy) -> Scored:
         """Accuracy and predicted latency on the test split."""
-        _, costs, table = self._candidate(number)
-        point = score(table, costs, self._book, policy, seed=self._problem.strategy.seed)
-        right = round(point.metrics["accuracy"] * len(table.labels))
-        accuracy = tuple(float(value) for value in table.correct.mean(0))
-        whole = float(sum(m for p, m in zip(costs.parts, costs.macs, strict=True) if p.exit is None))
-        return Scored(number, point, right, len(table.labels), accuracy, whole, {})
+        _, costs = self._candidate(number)
+        tables = self._table(number, policy.setting)
+        point = score(tables, costs, self._book, policy, seed=self._problem.strategy.seed)
+        right = round(point.metrics["accuracy"] * len(tables.labels))
+        accuracy = tuple(float(value) for value in tables.at(policy.setting).correct.mean(0))
+        drawn = float(np.dot(point.exit_share, self._shuffled(number, policy.setting, accuracy)))
+        return Scored(number, point, right, len(tables.labels), accuracy, whole_macs(costs), {}, drawn)
+
+    def _shuffled(self, number: int, setting: Setting, accuracy: tuple[float, ...]) -> tuple[float, ...]:
+        """Accuracy of each exit where the decisions of the gates are shuffled among the inputs."""
+        network = self._candidate(number)[0]
+        if not network.knobs:
+            return accuracy
+        shuffle = torch.Generator().manual_seed(self._problem.strategy.seed)
+        logits = record(network, self._test.x, setting=setting, shuffle=shuffle).logits
+        return tuple(float((each.argmax(1) == self._test.y).float().mean()) for each in logits)
 
     def exits(self, number: int) -> int:
         """How many early exits a candidate has."""
@@ -138,12 +153,28 @@ class Examiner:
         """A candidate run to its end."""
         return self.score(number, Policy.never(self.exits(number)))
 
-    def _candidate(self, number: int) -> tuple[DynamicNetwork, Costs, ScoreTable]:
+    def _candidate(self, number: int) -> tuple[DynamicNetwork, Costs]:
         if number not in self._loaded:
-            network, costs = load_candidate(self._folder / candidate_folder(number))
-            table = score_table(exit_logits(network, self._test.x), self._test.y)
-            self._loaded[number] = (network, costs, table)
+            self._loaded[number] = load_candidate(self._folder / candidate_folder(number))
         return self._loaded[number]
+
+    def _table(self, number: int, setting: Setting) -> ScoreTables:
+        """One table at a time: the knobs of a front's members are all that the test split is scored at."""
+        place = (number, setting)
+        if place not in self._tables:
+            self._tables[place] = score_tables(self._candidate(number)[0], self._test, (setting,))
+        return self._tables[place]
+
+
+def whole_macs(costs: Costs) -> float:
+    """Work of the same network run whole: no exit is tried, no gate asked, of every choice the dearest branch runs."""
+    whole, dearest = 0.0, dict[str, float]()
+    for part, macs in zip(costs.parts, costs.macs, strict=True):
+        if part.choice is not None:
+            dearest[part.choice] = max(dearest.get(part.choice, 0.0), float(macs))
+        elif part.exit is None and part.kind != "gate":
+            whole += macs
+    return whole + sum(dearest.values())
 
 
 def measure_routed(

@@ -23,7 +23,7 @@ from ..spaces.network import DynamicNetwork
 from ..spaces.policy import Policy
 from ..spaces.scope import Chance, Scope
 from ..spaces.space import Space, build
-from ..spaces.trace import Part
+from ..spaces.trace import Part, counts
 
 CALIBRATION_NETWORKS = 12
 CALIBRATION_ROUNDS = 20
@@ -133,12 +133,16 @@ def calibration_observations(
     for network in networks:
         costs = costs_of(network)
         ready = device.prepare(network)
-        x = device.place(batched((network.parts()[0].inputs[0],), device.batch)[0])
+        example = batched((network.parts()[0].inputs[0],), device.batch)[0]
+        x = device.place(example)
+        with torch.no_grad():
+            run = network.simulate(example)
+        usage = {name: values.numpy() for name, values in run.usage.items()}
         for exit_index in range(network.exits + 1):
             policy = Policy.single(network.exits, exit_index)
             taken = np.full(device.batch, exit_index)
-            total = pages.predict(costs, policy, taken, seed=seed).mean_ms * device.batch
-            calls = sum(part.active(policy) and part.depth <= exit_index for part in costs.parts)
+            total = pages.predict(costs, policy, taken, seed=seed, usage=usage).mean_ms * device.batch
+            calls = int(counts(costs.parts, policy, taken[:1], usage)[0].sum())
             runs.append(_bind(ready, x, policy))
             sums.append((total, calls))
     times = time_network(lambda index: runs[index](), len(runs), rounds=CALIBRATION_ROUNDS, device=device, seed=seed)

@@ -17,7 +17,7 @@ from ..evaluators.from_scratch import MANIFEST
 from ..evaluators.metrics import metric_reference
 from ..evaluators.operating import OperatingPoint, operating_points, score
 from ..evaluators.pareto import non_dominated
-from ..evaluators.score_table import ScoreTable
+from ..evaluators.score_table import ScoreTables
 from ..hardware.book import LatencyBook
 from ..hardware.inventory import Costs
 from ..spaces.architecture import Architecture
@@ -82,7 +82,7 @@ def _points(
         costs = Costs.from_mapping(json.loads((home / MANIFEST).read_text())["costs"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"candidate {number}", f"{home} cannot be read ({error}); restore the storage") from None
-    tune, certify = ScoreTable.load(home / "tune.npz"), ScoreTable.load(home / "certify.npz")
+    tune, certify = ScoreTables.load(home / "tune.npz"), ScoreTables.load(home / "certify.npz")
     points = operating_points(
         tune,
         costs,

@@ -16,6 +16,7 @@ from ..hardware.inventory import Costs
 from ..spaces.architecture import Architecture
 from ..spaces.policy import Policy
 from ..spaces.space import describe
+from ..spaces.trace import dearest_usage
 from .ledger.entities import Counts, Evaluation, Point, PointKey
 from .ledger.store import Ledger
 from .outcome import Scored
@@ -36,7 +37,8 @@ def reference_of(problem: Problem, costs: Sequence[Costs], book: LatencyBook) ->
         dearest["macs"] = max(dearest["macs"], float(sum(each.macs)))
         dearest["parameters"] = max(dearest["parameters"], float(each.parameters))
         for name, pages in book.devices.items():
-            ms = pages.predict(each, full, everyone, seed=0).mean_ms
+            usage = dearest_usage(each.parts, np.array(each.macs, dtype=float))
+            ms = pages.predict(each, full, everyone, seed=0, usage=usage).mean_ms
             for metric in ("latency_ms", "latency_p95_ms", "latency_worst_ms"):
                 key = f"{metric}@{name}"
                 dearest[key] = max(dearest.get(key, 0.0), ms)
@@ -154,8 +156,8 @@ def build_report(
         kind: Kind = "dynamic" if evaluation.architecture.get("families") else "static"
         if kind == "static":
             continue  # listed once, below
-        if max(scored.point.exit_share) == 1:
-            kind = "single_exit"  # every input takes one path, so nothing is decided
+        if not scored.point.decides:
+            kind = "single_exit"  # every input takes one path
         label = f"{key[0]}.{key[1]}"
         rows.append(_row(problem, evaluation, scored, label, kind, key in examined.kept, tuned, whole))
         if kind == "dynamic":
@@ -253,17 +255,17 @@ def _saved(macs: float, scored: Scored, evaluation: Evaluation, whole: Mapping[s
 
 
 def _random_row(row: ReportRow, scored: Scored) -> ReportRow:
-    """A gate that lets inputs out at the same rates, at random: what the decisions must beat.
+    """Exits and gates that decide at the same rates, at random: what the decisions must beat.
 
     Its latency is put at the same value: it runs the same paths equally often.
     """
-    expected = float(np.dot(scored.point.exit_share, scored.exit_accuracy))
+    expected = scored.random_accuracy
     low, high = wilson(round(expected * scored.total), scored.total)
     return replace(
         row,
         label=f"{row.label} random",
         kind="random_exit",
-        policy="same exit rates, drawn at random",
+        policy="same rates, drawn at random",
         front=False,
         accuracy=expected,
         accuracy_low=low,

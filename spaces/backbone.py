@@ -81,17 +81,41 @@ class Outline:
         feature_shapes: shape of the features after each block, without the batch.
         block_macs: multiply-accumulates of each block for one input.
         classes: number of classes.
+        stem_shape: shape of the features after the stem, without the batch.
+        narrowable: whether a slice of each block's inner channels can run alone.
     """
 
     stages: tuple[int, ...]
     feature_shapes: tuple[tuple[int, ...], ...]
     block_macs: tuple[int, ...]
     classes: int
+    stem_shape: tuple[int, ...] = ()
+    narrowable: tuple[bool, ...] = ()
 
     @property
     def blocks(self) -> int:
         """Number of blocks."""
         return len(self.feature_shapes)
+
+    def before(self, block: int) -> tuple[int, ...]:
+        """Shape of the features that go into a block."""
+        return self.feature_shapes[block - 1] if block else self.stem_shape
+
+    @property
+    def residual(self) -> tuple[int, ...]:
+        """Blocks whose features have the shape of their inputs: without such a block the network still fits."""
+        return tuple(i for i, shape in enumerate(self.feature_shapes) if shape == self.before(i))
+
+
+class AbstractNarrowable(nn.Module, abc.ABC):
+    """A block of which a contiguous slice of the inner channels can run alone."""
+
+    @abc.abstractmethod
+    def narrowed(self, share: float) -> nn.Module:
+        """The block with the first `share` of its inner channels: shared convolutions, normalisation of its own.
+
+        The dense block must have been asked for with a larger share, or as it is, so that slices nest.
+        """
 
 
 def outline(backbone: Backbone, signature: Signature) -> Outline:
@@ -106,6 +130,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
     try:
         with torch.no_grad():
             features = backbone.stem(x)
+            stem_shape = tuple(features.shape[1:])
             for block in backbone.blocks:
                 counter = FlopCounterMode(display=False)
                 with counter:
@@ -118,7 +143,8 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         raise ShapeError(f"this backbone cannot take inputs of shape {signature.input_shape}: {first}") from None
     if tuple(logits.shape) != (1, signature.classes):
         raise ShapeError(f"the head must give 1 x {signature.classes} logits, but gave {tuple(logits.shape)}")
-    return Outline(backbone.stages, tuple(shapes), tuple(macs), signature.classes)
+    narrowable = tuple(isinstance(block, AbstractNarrowable) for block in backbone.blocks)
+    return Outline(backbone.stages, tuple(shapes), tuple(macs), signature.classes, stem_shape, narrowable)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ HEADER = "| family | wing | one decision switches | decision schemes | source |\
 def families_table() -> str:
     """A Markdown table with one row a family."""
     rows = [
-        f"| `{kind.name}` | {kind.wing} | {kind.switches} | {', '.join(kind().decisions())} | {kind.source} |"
+        f"| `{kind.name}` | {kind.wing} | {kind.switches} | {', '.join(kind().schemes())} | {kind.source} |"
         for kind in FAMILIES
     ]
     return "\n".join([HEADER, *rows])

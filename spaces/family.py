@@ -19,6 +19,9 @@ class AbstractFamily(AbstractSpec):
 
     A member is one file in the wing it belongs to and one line in `FAMILIES`. Its fields are the ranges;
     one concrete use is described by its `choice_type`.
+
+    Families that `rewrites_blocks` are rivals: each puts its own step in place of blocks, so a network has at most
+    one of them. The space asks which; their `suggest` then always makes a choice, or the space offers them not at all.
     """
 
     name: ClassVar[str]
@@ -26,6 +29,7 @@ class AbstractFamily(AbstractSpec):
     switches: ClassVar[str]  # the granularity: what one decision switches
     source: ClassVar[str]
     choice_type: ClassVar[type[AbstractSpec]]
+    rewrites_blocks: ClassVar[bool] = False
 
     @abc.abstractmethod
     def suggest(self, scope: Scope, outline: Outline) -> Any | None:
@@ -33,15 +37,24 @@ class AbstractFamily(AbstractSpec):
 
     @abc.abstractmethod
     def size(self, outline: Outline) -> int:
-        """How many different choices `suggest` can make for this backbone, None counted as one."""
+        """How many different choices `suggest` can make for this backbone, None counted as one; 0: it does not fit."""
 
     @abc.abstractmethod
     def cover(self, outline: Outline) -> Iterator[Any]:
         """Choices that together produce every part that any choice can produce; few, for the stopwatch."""
 
+    def cuts(self, outline: Outline) -> Iterator[Any]:
+        """Choices that together cut the network, or change its blocks, in every way that matters to the segments of
+        other families; by default all of `cover`."""
+        return self.cover(outline)
+
     @abc.abstractmethod
     def decisions(self) -> tuple[str, ...]:
-        """The decision schemes a policy may use."""
+        """The schemes of `DECISIONS` by which a policy may let inputs leave; none for families without exits."""
+
+    @abc.abstractmethod
+    def schemes(self) -> tuple[str, ...]:
+        """Who decides, for tables."""
 
     @classmethod
     @abc.abstractmethod

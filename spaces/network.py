@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -14,8 +14,10 @@ from .architecture import Architecture
 from .backbone import Signature
 from .decisions import decision
 from .errors import ShapeError, SpecError
+from .exit_step import ExitStep
 from .policy import Policy
-from .step import AbstractStep, ExitStep, Routing, Simulation
+from .resource import ResourceTarget
+from .step import AbstractStep, Routing, Simulation
 from .trace import Part, Recorder
 
 
@@ -59,14 +61,27 @@ class DynamicNetwork(nn.Module):
         architecture: what it was built from.
         signature: inputs and classes.
         steps: the chain; its last step ends in the final head.
+        targets: what training charges for.
     """
 
-    def __init__(self, architecture: Architecture, signature: Signature, steps: Sequence[AbstractStep]) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        signature: Signature,
+        steps: Sequence[AbstractStep],
+        *,
+        targets: tuple[ResourceTarget, ...] = (),
+    ) -> None:
         super().__init__()
         self.architecture = architecture
         self.signature = signature
+        self.targets = targets
         self.steps = nn.ModuleList(steps)
-        self.exits = sum(isinstance(step, ExitStep) for step in steps)
+        self.exits = 0
+        for step in steps:
+            step.depth = self.exits
+            self.exits += isinstance(step, ExitStep)
+        self.knobs = tuple(dict.fromkeys(step.knob for step in steps if step.knob is not None))
         self._schemes = tuple({s.name for s in step.decisions} for step in steps if isinstance(step, ExitStep))
 
     @property
@@ -76,11 +91,31 @@ class DynamicNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Simulated mode: the logits `b x c` of every exit, the final head last."""
-        run = Simulation(x)
+        return tuple(self.simulate(x, progress=1.0 if self.training else None).logits)
+
+    def simulate(
+        self,
+        x: Tensor,
+        *,
+        setting: Mapping[str, float] | None = None,
+        progress: float | None = None,
+        generator: torch.Generator | None = None,
+        shuffle: torch.Generator | None = None,
+    ) -> Simulation:
+        """Simulated mode, with all that can be known of it.
+
+        Args:
+            x: `b x ...` raw inputs.
+            setting: value of each knob, absent ones at 0.
+            progress: share of the training that is done; None: decisions as in routed mode.
+            generator: of the noise of training.
+            shuffle: permutes decisions among inputs.
+        """
+        run = Simulation(x, setting or {}, progress, generator, shuffle)
         for step in self.steps:
             assert isinstance(step, AbstractStep)
             step.simulate(run)
-        return tuple(run.logits)
+        return run
 
     @torch.no_grad()
     def route(self, x: Tensor, policy: Policy, recorder: Recorder | None = None) -> Routed:
@@ -100,7 +135,7 @@ class DynamicNetwork(nn.Module):
         """
         scheme = decision(policy.decision, "policy.decision")
         self._check(x, policy)
-        run = Routing(x, policy, scheme, recorder, size=x.shape[0])
+        run = Routing(x, policy, scheme, recorder, size=x.shape[0], setting=dict(policy.setting))
         for step in self.steps:
             step.route(run)  # type: ignore[operator]
             if run.done:
@@ -115,14 +150,13 @@ class DynamicNetwork(nn.Module):
         reference = next(self.parameters())
         shape = (1, *self.signature.input_shape)
         ramp = torch.linspace(-1, 1, math.prod(shape), device=reference.device, dtype=reference.dtype)
-        features = ramp.reshape(shape)  # ordinary numbers: zeros or denormals would flatter or punish the stopwatch
+        # Ordinary numbers: zeros or denormals would flatter or punish the stopwatch.
+        run = Simulation(ramp.reshape(shape))
         parts: list[Part] = []
         for step in self.steps:
             assert isinstance(step, AbstractStep)
-            parts.extend(step.parts(features))
-            run = Simulation(features)
+            parts.extend(step.parts(run))
             step.simulate(run)
-            features = run.features
         return tuple(parts)
 
     def _check(self, x: Tensor, policy: Policy) -> None:
@@ -134,6 +168,10 @@ class DynamicNetwork(nn.Module):
             raise ShapeError(
                 f"the policy must have one threshold an exit, but has {len(policy.thresholds)} for {self.exits} exits"
             )
+        for name, _ in policy.setting:
+            if name not in self.knobs:
+                known = ", ".join(self.knobs) or "none"
+                raise SpecError(f"policy.setting.{name}", f"is no knob of this network (its knobs: {known})")
         for threshold, schemes in zip(policy.thresholds, self._schemes, strict=True):
             # Its decisions would run without a place in the trace, and so without a price.
             if threshold not in (None, -math.inf) and policy.decision not in schemes:

@@ -6,7 +6,7 @@ joins what lies between two decision points into segments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
 from typing import final
 
 from torch import nn
@@ -15,12 +15,15 @@ from .architecture import Architecture
 from .backbone import Backbone, Outline, Signature
 from .errors import ShapeError
 from .network import DynamicNetwork, Normalize
-from .step import AbstractStep, ExitStep, SegmentStep
+from .resource import ResourceTarget
+from .step import AbstractStep, SegmentStep
 
 
 @final
 class Plan:
     """Blocks in order, each with the steps that follow it.
+
+    The backbone may be shared between plans, so a plan never changes it: it puts other modules in a block's place.
 
     Args:
         backbone: the built backbone.
@@ -32,7 +35,39 @@ class Plan:
         self.backbone = backbone
         self.outline = outline
         self.signature = signature
+        self.targets: list[ResourceTarget] = []
+        self._blocks: list[nn.Module] = list(backbone.blocks)
+        self._first: list[AbstractStep] = []
         self._after: list[list[AbstractStep]] = [[] for _ in backbone.blocks]
+
+    def block(self, block: int) -> nn.Module:
+        """What stands in a block's place now.
+
+        Raises:
+            ShapeError: if there is no such block, or a step decides about it.
+        """
+        self._check(block, len(self._blocks))
+        made = self._blocks[block]
+        if isinstance(made, AbstractStep):
+            raise ShapeError(f"block {block} has a step in its place; one network cannot decide twice about a block")
+        return made
+
+    def copied(self, block: int) -> nn.Module:
+        """A copy of a block that a family may change."""
+        return copy.deepcopy(self.block(block))
+
+    def replace(self, block: int, module: nn.Module) -> None:
+        """Put another module, or a step that decides, in a block's place.
+
+        Raises:
+            ShapeError: as `block`.
+        """
+        self.block(block)
+        self._blocks[block] = module
+
+    def insert_first(self, step: AbstractStep) -> None:
+        """Put a step between the stem and the first block."""
+        self._first.append(step)
 
     def insert_after(self, block: int, step: AbstractStep) -> None:
         """Put a step between block number `block` and the next.
@@ -40,25 +75,48 @@ class Plan:
         Raises:
             ShapeError: if there is no such block, or nothing follows it.
         """
-        if not 0 <= block < len(self._after) - 1:
-            raise ShapeError(f"a step must follow a block before the last of {len(self._after)}, but got {block}")
+        self._check(block, len(self._after) - 1)
         self._after[block].append(step)
+
+    def charge(self, target: ResourceTarget) -> None:
+        """Let training charge for what runs."""
+        self.targets.append(target)
+
+    def _check(self, block: int, end: int) -> None:
+        if not 0 <= block < end:
+            raise ShapeError(f"must be one of the first {end} of {len(self._after)} blocks, but got {block}")
 
     def lower(self, architecture: Architecture) -> DynamicNetwork:
         """The network: every run of plain blocks becomes one segment, the final head ends the last."""
-        steps: list[AbstractStep] = []
-        body: list[nn.Module] = [Normalize(self.signature), self.backbone.stem]
-        for block, following in zip(self.backbone.blocks, self._after, strict=True):
-            body.append(block)
-            if following:
-                steps.append(_segment(steps, body, final=False))
-                body = []
-                steps.extend(following)
-        steps.append(_segment(steps, [*body, self.backbone.head], final=True))
-        return DynamicNetwork(architecture, self.signature, steps)
+        chain = _Chain([Normalize(self.signature), self.backbone.stem])
+        for step in self._first:
+            chain.add(step)
+        for block, following in zip(self._blocks, self._after, strict=True):
+            for link in (block, *following):
+                chain.add(link)
+        chain.add(self.backbone.head)
+        chain.close(final=True)
+        return DynamicNetwork(architecture, self.signature, chain.steps, targets=tuple(self.targets))
 
 
-def _segment(before: Sequence[AbstractStep], body: list[nn.Module], *, final: bool) -> SegmentStep:
-    index = sum(isinstance(step, SegmentStep) for step in before)
-    depth = sum(isinstance(step, ExitStep) for step in before)
-    return SegmentStep(index, depth, nn.Sequential(*body), final=final)
+@final
+class _Chain:
+    """Steps so far, and the modules that wait to become a segment."""
+
+    def __init__(self, body: list[nn.Module]) -> None:
+        self.steps: list[AbstractStep] = []
+        self._body = body
+        self._segments = 0
+
+    def add(self, link: nn.Module) -> None:
+        if isinstance(link, AbstractStep):
+            self.close(final=False)
+            self.steps.append(link)
+        else:
+            self._body.append(link)
+
+    def close(self, *, final: bool) -> None:
+        if self._body:
+            self.steps.append(SegmentStep(self._segments, nn.Sequential(*self._body), final=final))
+            self._segments += 1
+            self._body = []

@@ -24,7 +24,7 @@ from .network import DynamicNetwork
 from .policy import Policy
 from .scope import Chance, Scalar, Scope
 from .space import Space, build
-from .step import SegmentStep
+from .step import AbstractStep
 
 Candidate = tuple[dict[str, Scalar], Architecture]
 
@@ -116,7 +116,8 @@ def trained(architecture: Architecture, signature: Signature, *, inputs: int) ->
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
         for _ in range(10):
             optimizer.zero_grad()
-            torch.stack([functional.cross_entropy(logits, labels) for logits in network(x)]).sum().backward()  # type: ignore[no-untyped-call]
+            logits = network.simulate(x, progress=0.5).logits
+            torch.stack([functional.cross_entropy(each, labels) for each in logits]).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
             for _ in range(15):
@@ -168,17 +169,41 @@ def _midway(logits: Sequence[Tensor], policy: Policy, g: np.random.Generator) ->
 
 @contextmanager
 def hooked(network: DynamicNetwork) -> Iterator[Counter[str]]:
-    """Counts, by hooks of torch, the inputs that really run through each segment and exit head."""
+    """Counts, by hooks of torch, the inputs that really run through each part that has weights."""
     rows: Counter[str] = Counter()
 
     def watch(module: nn.Module, name: str) -> Any:
         return module.register_forward_hook(lambda _module, given, _made: rows.update({name: given[0].shape[0]}))
 
-    handles = [watch(step.body, step.info.name) for step in network.steps if isinstance(step, SegmentStep)]
-    handles += [watch(step.head, f"exit.{step.index}") for step in network.exit_steps]
+    handles = []
+    for step in network.steps:
+        assert isinstance(step, AbstractStep)
+        handles += [watch(module, name) for name, module in step.watched().items()]
     yield rows
     for handle in handles:
         handle.remove()
+
+
+def settings(network: DynamicNetwork, x: Tensor, *, seed: int) -> list[dict[str, float]]:
+    """Settings of the knobs: 0, and for each knob some that divide its decisions and stay clear of every score."""
+    g = np.random.default_rng(seed)
+    found: list[dict[str, float]] = [] if network.knobs else [{}]
+    for knob in network.knobs:
+        with torch.no_grad():
+            margins = torch.cat(network.simulate(x).margins[knob]).double().numpy()
+        for level in (*g.permutation(np.linspace(0.1, 0.9, 9)), 0.0):
+            setting = {knob: -float(np.quantile(margins, level)) + 1e-3 * float(g.random())}
+            if len(found) < 3 * len(network.knobs) and _clear(network, x, setting):
+                found.append(setting)
+    assert found, "no setting of the knobs keeps clear of every score"
+    return found
+
+
+def _clear(network: DynamicNetwork, x: Tensor, setting: dict[str, float]) -> bool:
+    """Whether no decision is so near its border that rounding could flip it."""
+    with torch.no_grad():
+        margins = network.simulate(x, setting=setting).margins
+    return all(float(each.abs().min()) > _TINY_GAP for gaps in margins.values() for each in gaps)
 
 
 def pieces_of(network: DynamicNetwork, backbone: Backbone) -> set[tuple[object, ...]]:

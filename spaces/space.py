@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from typing import Any, final
 
 import torch
@@ -85,7 +87,7 @@ class Space(AbstractSpec):
         backbone = next(member for member in self.backbones if member.name == name)
         choice = backbone.suggest(scope / name)
         shapes = backbone_outline(name, choice, signature)
-        families = {member.name: member.suggest(scope / member.name, shapes) for member in self._ordered()}
+        families = self._suggest_families(scope, shapes)
         recipe = self.training.suggest(scope / Recipe.name)
         return _architecture(name, choice, families, recipe)
 
@@ -144,15 +146,48 @@ class Space(AbstractSpec):
         """Decision schemes that policies may use, in order of first mention."""
         return tuple(dict.fromkeys(name for member in self.families for name in member.decisions()))
 
+    def _suggest_families(self, scope: Scope, shapes: Outline) -> dict[str, AbstractSpec | None]:
+        """A choice of each family; of rivals for the blocks, of at most one."""
+        rivals = self.rivals(shapes)
+        rival = "none"
+        if rivals:
+            # Backbones differ in what fits them, and a name always means the same range.
+            names = tuple(member.name for member in rivals)
+            rival = scope.categorical(f"blocks.{'_or_'.join(names)}", ("none", *names))
+        return {
+            member.name: member.suggest(scope / member.name, shapes)
+            for member in self._ordered()
+            if not member.rewrites_blocks or member.name == rival
+        }
+
+    def rivals(self, shapes: Outline) -> tuple[AbstractFamily, ...]:
+        """The families that would put their own steps in the place of this backbone's blocks."""
+        return tuple(member for member in self._ordered() if member.rewrites_blocks and member.size(shapes) > 0)
+
+    def combinations(self, shapes: Outline) -> Iterator[dict[str, AbstractSpec]]:
+        """Choices of the families that together hold every part that this backbone can have in this space.
+
+        Each family's parts appear in a network of its own; the segments between decision points of several
+        families, in networks with all ways in which these can cut it.
+        """
+        yield {}
+        for member in self.families:
+            for made in member.cover(shapes):
+                yield {member.name: made}
+        if len(self.families) > 1:
+            options = [[(member, made) for made in (None, *member.cuts(shapes))] for member in self.families]
+            for row in product(*options):
+                chosen = [(member, made) for member, made in row if made is not None]
+                if len(chosen) > 1 and sum(member.rewrites_blocks for member, _ in chosen) <= 1:
+                    yield {member.name: made for member, made in chosen}
+
     def _ordered(self) -> list[AbstractFamily]:
         order = [kind.name for kind in FAMILIES]
         return sorted(self.families, key=lambda member: order.index(member.name))
 
     def _family_size(self, shapes: Outline) -> int:
-        total = 1
-        for member in self.families:
-            total *= member.size(shapes)
-        return total
+        free = (member.size(shapes) for member in self.families if not member.rewrites_blocks)
+        return math.prod(free) * (1 + sum(member.size(shapes) for member in self.rivals(shapes)))
 
 
 @final

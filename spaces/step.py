@@ -1,12 +1,14 @@
 """Steps: the chain a dynamic network is made of, each in two modes.
 
 In *simulated* mode a step computes everything for everybody: that is how networks are trained and how
-score tables are filled. In *routed* mode it runs only what the decisions ask for.
+score tables are filled. In *routed* mode it runs only what the decisions ask for. Exits are steps of
+`exit_step`, choices between branches are steps of `choice_step`.
 """
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -15,16 +17,41 @@ from torch import Tensor, nn
 
 from .decision import AbstractDecision
 from .policy import Policy
-from .trace import COMPACT, Part, PartInfo, Recorder
+from .trace import Part, PartInfo, Recorder
 
 
 @final
 @dataclass
 class Simulation:
-    """What flows through the steps in simulated mode."""
+    """What flows through the steps in simulated mode.
 
-    features: Tensor  # b x ...
-    logits: list[Tensor] = field(default_factory=list)  # b x c for each exit passed, the final head last
+    Args:
+        features: `b x ...`.
+        setting: value of each knob; a knob that is absent is at 0, where it changes nothing.
+        progress: share of the training that is done, for what is scheduled; None outside of training, where
+            decisions are those of routed mode.
+        generator: of the noise that training adds to decisions; torch's own if absent.
+        shuffle: permutes the decisions of each step among the inputs: a gate drawn at random at the same rate.
+        logits: `b x c` for each exit passed, the final head last.
+        usage: part -> `b`, how often each input ran it, given that it got there; parts without an entry run once.
+            In training it carries the gradient that a resource loss needs.
+        margins: knob -> `b` numbers for each decision; one falls the other way where the knob exceeds minus these.
+        log_probs: `b` for each decision that was drawn from a distribution.
+        penalties: scalars to add to the loss.
+        memory: what decisions hand on to later ones, `b x s` each.
+    """
+
+    features: Tensor
+    setting: Mapping[str, float] = field(default_factory=dict)
+    progress: float | None = None
+    generator: torch.Generator | None = None
+    shuffle: torch.Generator | None = None
+    logits: list[Tensor] = field(default_factory=list)
+    usage: dict[str, Tensor] = field(default_factory=dict)
+    margins: dict[str, list[Tensor]] = field(default_factory=dict)
+    log_probs: list[Tensor] = field(default_factory=list)
+    penalties: list[Tensor] = field(default_factory=list)
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
 
 @final
@@ -32,7 +59,7 @@ class Simulation:
 class Routing:
     """What flows through the steps in routed mode.
 
-    `features`, `alive` and `state` hold one row for each input that is still in the network.
+    `features`, `alive`, `state` and `memory` hold one row for each input that is still in the network.
     """
 
     features: Tensor  # n x ...
@@ -42,14 +69,19 @@ class Routing:
     size: int
     alive: Tensor | None = None  # numbers of the inputs still in the network; None: all
     state: Tensor | None = None  # memory of the decision scheme
+    memory: dict[str, Tensor] = field(default_factory=dict)  # what gates hand on to later ones
+    setting: Mapping[str, float] = field(default_factory=dict)  # value of each knob, absent ones at 0
     logits: Tensor | None = None  # b x c answers so far
     exit_taken: Tensor | None = None  # b
     done: bool = False
 
-    def record(self, name: str) -> None:
-        """Note that a part runs for everybody still in the network."""
+    def record(self, name: str, rows: Tensor | None = None) -> None:
+        """Note that a part runs for everybody still in the network, or for these `rows` of them."""
         if self.recorder is not None:
-            self.recorder.add(name, self.alive)
+            alive = self.alive
+            if rows is not None:
+                alive = rows if alive is None else alive.index_select(0, rows)
+            self.recorder.add(name, alive)
 
     def leave_all(self, logits: Tensor, exit_index: int) -> None:
         """Everybody still in the network leaves with these answers."""
@@ -72,6 +104,7 @@ class Routing:
         self._write(everybody[gone], logits.index_select(0, gone), exit_index)
         stay = (~leave).nonzero().flatten()
         self.features, self.alive, self.state = compact(self.features, everybody, self.state, stay)
+        self.memory = {name: kept.index_select(0, stay) for name, kept in self.memory.items()}
 
     def _write(self, rows: Tensor, logits: Tensor, exit_index: int) -> None:
         if self.logits is None or self.exit_taken is None:
@@ -89,22 +122,23 @@ def compact(
     return features.index_select(0, stay), alive.index_select(0, stay), rest
 
 
-def judge(
-    decision: AbstractDecision, logits: Tensor, state: Tensor | None, threshold: float
-) -> tuple[bool | Tensor, Tensor | None]:
-    """Who leaves: one value for a single input (a join of host and device), `n` booleans for more."""
-    score, state = decision.score(logits, state)
-    if logits.shape[0] == 1:
-        return bool(score.item() > threshold), state
-    return score > threshold, state
-
-
 class AbstractStep(nn.Module, abc.ABC):
-    """One link of the chain."""
+    """One link of the chain.
+
+    `depth` is the number of early exits before it, set by the network that it is in; `knob` is the name of the number
+    that shifts its decisions at run time, if there is one.
+    """
+
+    depth: int = 0
+    knob: str | None = None
 
     @abc.abstractmethod
-    def parts(self, features: Tensor) -> tuple[Part, ...]:
-        """The parts this step may run in routed mode, for example features `1 x ...`."""
+    def parts(self, run: Simulation) -> tuple[Part, ...]:
+        """The parts this step may run in routed mode, for what an example simulation brings it (batch 1)."""
+
+    @abc.abstractmethod
+    def watched(self) -> Mapping[str, nn.Module]:
+        """The module that runs whenever a part does, by the part's name; parts without weights are left out."""
 
     @abc.abstractmethod
     def simulate(self, run: Simulation) -> None:
@@ -121,21 +155,28 @@ class SegmentStep(AbstractStep):
 
     Args:
         index: number of the segment.
-        depth: number of early exits before it.
         body: `b x ...` -> `b x ...`; logits `b x c` if `final`.
         final: whether this is the end of the network.
     """
 
-    def __init__(self, index: int, depth: int, body: nn.Module, *, final: bool) -> None:
+    def __init__(self, index: int, body: nn.Module, *, final: bool) -> None:
         super().__init__()
-        self.info = PartInfo(f"segment.{index}", "segment", depth)
-        self.depth = depth
+        self.index = index
         self.body = body
         self.final = final
 
-    def parts(self, features: Tensor) -> tuple[Part, ...]:
+    @property
+    def info(self) -> PartInfo:
+        """Name and conditions of the segment."""
+        return PartInfo(f"segment.{self.index}", "segment", self.depth)
+
+    def parts(self, run: Simulation) -> tuple[Part, ...]:
         """The segment itself."""
-        return (Part(self.info, self.body, (features,)),)
+        return (Part(self.info, self.body, (run.features,)),)
+
+    def watched(self) -> Mapping[str, nn.Module]:
+        """The blocks."""
+        return {self.info.name: self.body}
 
     def simulate(self, run: Simulation) -> None:
         """Run the blocks."""
@@ -145,130 +186,7 @@ class SegmentStep(AbstractStep):
 
     def route(self, run: Routing) -> None:
         """Run the blocks for the inputs still in the network."""
-        run.record(self.info.name)
+        run.record(f"segment.{self.index}")
         run.features = self.body(run.features)
         if self.final:
             run.leave_all(run.features, self.depth)
-
-
-class _ScaleGradient(torch.autograd.Function):
-    """Identity forward, scaled gradient backward."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor  # type: ignore[attr-defined]
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] * ctx.factor, None  # type: ignore[attr-defined]
-
-
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """`x` itself, with its gradient multiplied by `factor`."""
-    scaled: Tensor = _ScaleGradient.apply(x, factor)  # type: ignore[no-untyped-call]
-    return scaled
-
-
-@final
-class ExitStep(AbstractStep):
-    """An early exit: a head, a decision, and for batches the compaction of those who stay.
-
-    Args:
-        index: number of the exit in depth order, from 0.
-        head: features `b x ...` -> logits `b x c`.
-        decisions: the schemes a policy may use here.
-        branch_gradient: factor on the gradient that the head sends into the backbone.
-        trunk_gradient: factor on the gradient that the rest of the network sends past this exit.
-        token: name of the head type, if all heads of that name on equal features are alike.
-    """
-
-    temperature: Tensor
-
-    def __init__(
-        self,
-        index: int,
-        head: nn.Module,
-        *,
-        decisions: tuple[AbstractDecision, ...],
-        branch_gradient: float = 1.0,
-        trunk_gradient: float = 1.0,
-        token: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.index = index
-        self.head = head
-        self.decisions = decisions
-        self.token = token
-        self.branch_gradient = branch_gradient
-        self.trunk_gradient = trunk_gradient
-        # Set after training on the calibration split, so that one threshold means the same at every exit.
-        self.register_buffer("temperature", torch.ones(()))
-
-    def tempered(self, features: Tensor) -> Tensor:
-        """Logits `b x c` divided by the exit's temperature."""
-        logits: Tensor = self.head(features)
-        return logits / self.temperature
-
-    def parts(self, features: Tensor) -> tuple[Part, ...]:
-        """Head, one decision a scheme, compaction."""
-        logits, at = self.tempered(features), self.index
-        shapes = (tuple(features.shape[1:]), logits.shape[1])
-        token = None if self.token is None else ("exit", self.token, *shapes)
-        parts = [Part(PartInfo(f"exit.{at}", "exit", at, at), self.tempered, (features,), token)]
-        for scheme in self.decisions:
-            info = PartInfo(f"decide.{at}.{scheme.name}", "decide", at, at, scheme.name)
-            parts.append(Part(info, _Judgement(scheme), (logits,), ("decide", scheme.name, shapes[1])))
-        info = PartInfo(f"compact.{at}", COMPACT, at, at)
-        parts.append(Part(info, _Compaction(), (features, logits), (COMPACT, *shapes)))
-        return tuple(parts)
-
-    def simulate(self, run: Simulation) -> None:
-        """Add this exit's logits."""
-        if self.branch_gradient == 1 and self.trunk_gradient == 1:
-            run.logits.append(self.tempered(run.features))
-            return
-        run.logits.append(self.tempered(scale_gradient(run.features, self.branch_gradient)))
-        run.features = scale_gradient(run.features, self.trunk_gradient)
-
-    def route(self, run: Routing) -> None:
-        """Try the exit if the policy says so; let out who is sure enough."""
-        threshold = run.policy.thresholds[self.index]
-        if threshold is None:
-            return
-        run.record(f"exit.{self.index}")
-        logits = self.tempered(run.features)
-        if threshold == -float("inf"):
-            run.leave_all(logits, self.index)
-            return
-        run.record(f"decide.{self.index}.{run.policy.decision}")
-        leave, run.state = judge(run.decision, logits, run.state, threshold)
-        if isinstance(leave, bool):
-            if leave:
-                run.leave_all(logits, self.index)
-        else:
-            run.leave_some(leave, logits, self.index)
-
-
-@final
-class _Judgement:
-    """The decision as routed mode makes it, for the stopwatch; the exit before counts as tried."""
-
-    def __init__(self, scheme: AbstractDecision) -> None:
-        self.scheme = scheme
-
-    def __call__(self, logits: Tensor) -> object:
-        state = self.scheme.score(logits, None)[1]
-        leave, _ = judge(self.scheme, logits, state, 0.5)
-        return leave if isinstance(leave, bool) else leave.nonzero()
-
-
-@final
-class _Compaction:
-    """The compaction as routed mode makes it, for the stopwatch: every row moves."""
-
-    def __call__(self, features: Tensor, logits: Tensor) -> object:
-        rows = torch.arange(features.shape[0], device=features.device)
-        answers = torch.empty_like(logits)
-        answers[rows] = logits.index_select(0, rows)
-        return compact(features, rows, None, rows)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,26 @@ from .backbones import BACKBONES
 from .decision import AbstractDecision
 from .decisions import decision as decision_named
 from .errors import ShapeError, SpecError, UnknownNameError
+from .exit_step import judge
 from .family import AbstractFamily
 from .network import DynamicNetwork
 from .plan import Plan
 from .policy import Policy
-from .probes import Asked, Candidate, fresh, hooked, ids_elsewhere, pieces_of, policies, sample, simulate, trained
+from .probes import (
+    Asked,
+    Candidate,
+    fresh,
+    hooked,
+    ids_elsewhere,
+    pieces_of,
+    policies,
+    sample,
+    settings,
+    simulate,
+    trained,
+)
 from .scope import Replay, Scalar, Scope, Suggester, enumerate_points
 from .space import Space, build, describe
-from .step import judge
 from .trace import COMPACT, Recorder, counts
 
 Params = Mapping[str, Scalar]
@@ -44,10 +57,11 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     """Routed mode does what simulated mode says, as a batch and one by one; gives the exits taken."""
     infos = tuple(part.info for part in network.parts())
     with torch.no_grad():
-        logits = network(x)
+        run = network.simulate(x, setting=dict(policy.setting))
+    logits = run.logits
     taken = simulate(logits, policy)
     answers = torch.stack([logits[exit_index][row] for row, exit_index in enumerate(taken.tolist())])
-    trace = counts(infos, policy, taken.numpy())
+    trace = counts(infos, policy, taken.numpy(), {name: used.numpy() for name, used in run.usage.items()})
     ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]  # moving rows is no network's work
     watched = [column for column in ran if infos[column].kind != "decide"]
     for pieces in ([x], torch.split(x[:8], 1)):
@@ -130,7 +144,7 @@ class FamilyContract:
         assert not changing, "a name always means the same range"
         places = {name.partition(".")[0] for name in ranges}
         assert family.name in places
-        assert places <= {"backbone", space.backbones[0].name, family.name, "training"}
+        assert places <= {"backbone", "blocks", space.backbones[0].name, family.name, "training"}
 
     def test_replay_is_exact(
         self,
@@ -156,6 +170,7 @@ class FamilyContract:
     def test_size_is_the_number_of_choices(self, family: AbstractFamily, small: tuple[Any, Outline]) -> None:
         made = [choice for _, choice in enumerate_points(lambda scope: family.suggest(scope, small[1]))]
         assert len(made) == len(set(made)) == family.size(small[1])
+        assert not (family.rewrites_blocks and None in made), "the space asks whether a rival is there at all"
 
     def test_cover_holds_exactly_the_parts_of_all_choices(
         self, family: AbstractFamily, backbone: AbstractBackbone, small: tuple[Any, Outline], signature: Signature
@@ -206,9 +221,18 @@ class FamilyContract:
     ) -> None:
         for seed, (_, architecture) in enumerate(candidates):
             network, x = trained(architecture, signature, inputs=32)
-            with torch.no_grad():
-                logits = network(x)
-            taken = [check_routing(network, x, p) for p in policies(logits, family.decisions(), seed=seed)]
+            taken = []
+            divided: dict[str, bool] = {}
+            for setting in settings(network, x, seed=seed):
+                with torch.no_grad():
+                    run = network.simulate(x, setting=setting)
+                for name, used in run.usage.items():
+                    divided[name] = divided.get(name, False) or 0 < float(used.mean()) < 1
+                knobs = tuple(setting.items())
+                tried = policies(run.logits, family.decisions(), seed=seed)
+                taken += [check_routing(network, x, replace(policy, setting=knobs)) for policy in tried]
+            if network.knobs:
+                assert any(divided.values()), f"no setting divided the inputs: {sorted(divided)}"
             left_at = {exit_index for numbers in taken for exit_index in numbers.tolist()}
             assert left_at == set(range(network.exits + 1)), "some exit was never taken"
             if network.exits:
@@ -224,7 +248,7 @@ class FamilyContract:
             families = {**whole["families"], family.name: choice}
             with pytest.raises(error) as caught:
                 build(Architecture.from_mapping({**whole, "families": families}), signature)
-            assert caught.value.path == path
+            assert re.fullmatch(rf"{re.escape(path)}(\..+)?", caught.value.path)  # a nested table says where in it
 
         refused({**good, "no_such_option": 1}, UnknownNameError, f"{place}.no_such_option")
         refused(3, SpecError, place)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class PartInfo:
         depth: how many early exits lie before it; an input reaches it unless it left at one of these.
         exit: the exit it belongs to: it runs only if the policy tries that exit.
         decision: it runs only under this decision scheme.
+        choice: the step that chooses between it and others; of the parts of one choice an input runs at most one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class PartInfo:
     depth: int
     exit: int | None = None
     decision: str | None = None
+    choice: str | None = None
 
     def active(self, policy: Policy) -> bool:
         """Whether inputs that reach the part run it under this policy."""
@@ -70,13 +72,19 @@ class Part:
     token: Hashable = None
 
 
-def counts(parts: tuple[PartInfo, ...], policy: Policy, exit_taken: NDArray[np.int64]) -> NDArray[np.float64]:
+def counts(
+    parts: tuple[PartInfo, ...],
+    policy: Policy,
+    exit_taken: NDArray[np.int64],
+    usage: Mapping[str, NDArray[np.floating[Any]]] | None = None,
+) -> NDArray[np.float64]:
     """How often each input runs each part.
 
     Args:
         parts: `p` parts in execution order.
         policy: the operating policy.
         exit_taken: `n` numbers of the exit each input left at; the final head is `len(policy.thresholds)`.
+        usage: part -> `n`, how often an input that got there ran it; parts without an entry run once.
 
     Returns:
         `n x p`.
@@ -84,10 +92,29 @@ def counts(parts: tuple[PartInfo, ...], policy: Policy, exit_taken: NDArray[np.i
     result = np.zeros((len(exit_taken), len(parts)))
     for column, part in enumerate(parts):
         if part.active(policy):
-            # Compaction moves only the inputs that stay.
-            reaches = exit_taken > part.depth if part.kind == COMPACT else exit_taken >= part.depth
-            result[:, column] = reaches
+            # At an exit compaction moves only the inputs that stay.
+            leaving = part.kind == COMPACT and part.exit is not None
+            reaches = exit_taken > part.depth if leaving else exit_taken >= part.depth
+            result[:, column] = reaches if usage is None else reaches * usage.get(part.name, 1.0)
     return result
+
+
+def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Usage of one input that runs the dearest part of every choice.
+
+    Args:
+        parts: `p` parts.
+        weight: `p`, what each costs.
+    """
+    dearest: dict[str, int] = {}
+    for column, part in enumerate(parts):
+        if part.choice is not None and weight[column] > weight[dearest.setdefault(part.choice, column)]:
+            dearest[part.choice] = column
+    return {
+        part.name: np.full(1, float(dearest[part.choice] == column))
+        for column, part in enumerate(parts)
+        if part.choice is not None
+    }
 
 
 @final

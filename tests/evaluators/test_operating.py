@@ -23,7 +23,7 @@ from dynarch.evaluators.operating import (
 )
 from dynarch.evaluators.pareto import non_dominated
 from dynarch.evaluators.policy import evaluate
-from dynarch.evaluators.score_table import ScoreTable, exit_logits, score_table
+from dynarch.evaluators.score_table import ScoreTables, score_tables
 from dynarch.evaluators.splits import Part
 from dynarch.evaluators.testing import contract_book, contract_splits, pattern_data, small_architecture
 from dynarch.evaluators.training import TrainingRun
@@ -44,7 +44,7 @@ NAMES = tuple(member.name for member in DECISIONS)
 class Trained:
     network: DynamicNetwork
     costs: Costs
-    table: ScoreTable
+    tables: ScoreTables
     part: Part
     book: LatencyBook
 
@@ -53,8 +53,8 @@ def trained_of(architecture: Architecture) -> Trained:
     run = TrainingRun(architecture, contract_splits(), signature=pattern_data().signature, epochs=3, seed=1)
     run.train_to(3)
     part = contract_splits().tune
-    table = score_table(exit_logits(run.network, part.x), part.y)
-    return Trained(run.network.eval(), costs_of(run.network.eval()), table, part, contract_book(architecture))
+    tables = score_tables(run.network, part)
+    return Trained(run.network.eval(), costs_of(run.network.eval()), tables, part, contract_book(architecture))
 
 
 @cache
@@ -79,7 +79,7 @@ def safe_thresholds(column: Sequence[float]) -> list[float]:
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     """Any policy whose decisions rounding cannot flip."""
-    table, name = trained().table, draw(st.sampled_from(NAMES))
+    table, name = trained().tables.plain, draw(st.sampled_from(NAMES))
     thresholds = []
     for exit_index in range(2):
         choices = (
@@ -115,7 +115,7 @@ def routed_slowly(this: Trained, policy: Policy) -> tuple[float, float, list[int
 def test_a_score_is_what_routing_input_by_input_gives(policy: Policy) -> None:
     this = trained()
     accuracy, work, _, ms, share = routed_slowly(this, policy)
-    point = score(this.table, this.costs, this.book, policy, seed=0)
+    point = score(this.tables, this.costs, this.book, policy, seed=0)
     assert point.metrics["accuracy"] == pytest.approx(accuracy)
     assert point.metrics["macs"] == pytest.approx(work)
     assert point.metrics["latency_ms@cpu"] == pytest.approx(sum(ms) / len(ms))
@@ -138,7 +138,7 @@ def test_the_worst_case_is_the_longest_path_that_an_input_can_take(policy: Polic
     for part, key in zip(this.costs.parts, this.costs.keys, strict=True):
         if part.kind != "compact" and part.depth <= last and part.active(policy):
             longest += curves[key].ms[0]
-    point = score(this.table, this.costs, this.book, policy, seed=0)
+    point = score(this.tables, this.costs, this.book, policy, seed=0)
     assert point.metrics["latency_worst_ms@cpu"] == pytest.approx(longest)
 
 
@@ -148,7 +148,7 @@ def test_everybody_at_one_exit_costs_a_batch_of_four_its_parts() -> None:
     wanted = {"segment.0", "segment.1", "exit.1"}
     keys = [key for part, key in zip(this.costs.parts, this.costs.keys, strict=True) if part.name in wanted]
     assert len(keys) == 3
-    point = score(this.table, this.costs, this.book, Policy.single(2, 1), seed=0)
+    point = score(this.tables, this.costs, this.book, Policy.single(2, 1), seed=0)
     expected = sum(curves[key].ms[3] for key in keys) / 4
     for metric in ("latency_ms", "latency_p95_ms", "latency_worst_ms"):
         assert point.metrics[f"{metric}@batches"] == pytest.approx(expected)
@@ -158,7 +158,7 @@ def test_a_correction_is_applied_to_every_input() -> None:
     """Full network at batch 1: b + a times the sum of three segments + c for each of the three."""
     this = trained()
     pages = replace(this.book.devices["cpu"], correction=Correction(a=1.5, b_ms=0.25, c_ms=0.125, n=20, radius=0.1))
-    point = score(this.table, this.costs, LatencyBook({"cpu": pages}), Policy.never(2), seed=0)
+    point = score(this.tables, this.costs, LatencyBook({"cpu": pages}), Policy.never(2), seed=0)
     keys = [key for part, key in zip(this.costs.parts, this.costs.keys, strict=True) if part.kind == "segment"]
     expected = 0.25 + 1.5 * sum(pages.curves[key].ms[0] for key in keys) + 3 * 0.125
     assert point.metrics["latency_ms@cpu"] == pytest.approx(expected)
@@ -169,9 +169,9 @@ def test_a_correction_is_applied_to_every_input() -> None:
 def test_the_policy_search_sees_the_costs_that_are_reported(policy: Policy) -> None:
     this = trained()
     _, pages = this.book.first
-    problem = exit_problem(this.table, this.costs, pages, NAMES)
+    problem = exit_problem(this.tables.plain, this.costs, pages, NAMES)
     seen = evaluate(problem, policy)
-    point = score(this.table, this.costs, this.book, policy, seed=0)
+    point = score(this.tables, this.costs, this.book, policy, seed=0)
     assert seen.accuracy == pytest.approx(point.metrics["accuracy"])
     assert seen.mean_cost_ms == pytest.approx(point.metrics["latency_ms@cpu"])
     assert seen.exit_share == pytest.approx(point.exit_share)
@@ -187,10 +187,10 @@ def test_nothing_is_cheaper_than_the_cheapest(policy: Policy, dear: str) -> None
     costly = PartCurve((1,), (100 * pages.curves[key].ms[0],), key)
     changed = replace(pages, curves={**pages.curves, key: costly})
     least = cheapest_ms(this.costs, changed)
-    point = score(this.table, this.costs, LatencyBook({"cpu": changed}), policy, seed=0)
+    point = score(this.tables, this.costs, LatencyBook({"cpu": changed}), policy, seed=0)
     assert least <= point.metrics["latency_ms@cpu"] + 1e-12
     paths = [
-        score(this.table, this.costs, LatencyBook({"cpu": changed}), Policy.single(2, k), seed=0) for k in range(3)
+        score(this.tables, this.costs, LatencyBook({"cpu": changed}), Policy.single(2, k), seed=0) for k in range(3)
     ]
     assert least == pytest.approx(min(path.metrics["latency_ms@cpu"] for path in paths))
 
@@ -200,18 +200,18 @@ def test_nothing_is_cheaper_than_the_cheapest(policy: Policy, dear: str) -> None
 
 def test_the_points_of_a_candidate_are_a_sorted_front_of_policies() -> None:
     this = trained()
-    points = operating_points(this.table, this.costs, this.book, decisions=NAMES, seed=0, max_points=12)
+    points = operating_points(this.tables, this.costs, this.book, decisions=NAMES, seed=0, max_points=12)
     assert 1 < len(points) <= 24  # twelve a device
     assert len({point.policy for point in points}) == len(points)
     latencies = [point.metrics["latency_ms@cpu"] for point in points]
     assert latencies == sorted(latencies)
-    assert all(point == score(this.table, this.costs, this.book, point.policy, seed=0) for point in points)
+    assert all(point == score(this.tables, this.costs, this.book, point.policy, seed=0) for point in points)
 
 
 def test_the_points_for_one_device_do_not_dominate_each_other() -> None:
     this = trained()
     book = LatencyBook({"cpu": this.book.devices["cpu"]})
-    points = operating_points(this.table, this.costs, book, decisions=NAMES, seed=0, max_points=12)
+    points = operating_points(this.tables, this.costs, book, decisions=NAMES, seed=0, max_points=12)
     values = np.array([(p.metrics["accuracy"], p.metrics["latency_ms@cpu"]) for p in points])
     assert non_dominated(values, ("maximize", "minimize")).all()
     assert len(points) <= 12
@@ -221,9 +221,9 @@ def test_the_front_reaches_what_single_exits_reach() -> None:
     """No exit used alone, nor the whole network, may beat all points: they are policies themselves."""
     this = trained()
     book = LatencyBook({"cpu": this.book.devices["cpu"]})
-    points = operating_points(this.table, this.costs, book, decisions=NAMES, seed=0, max_points=24)
+    points = operating_points(this.tables, this.costs, book, decisions=NAMES, seed=0, max_points=24)
     for k in range(3):
-        alone = score(this.table, this.costs, book, Policy.single(2, k), seed=0).metrics
+        alone = score(this.tables, this.costs, book, Policy.single(2, k), seed=0).metrics
         assert any(
             p.metrics["accuracy"] >= alone["accuracy"]
             and p.metrics["latency_ms@cpu"] <= alone["latency_ms@cpu"] + 1e-12
@@ -234,18 +234,18 @@ def test_the_front_reaches_what_single_exits_reach() -> None:
 def test_only_the_decisions_asked_for_are_used_and_the_seed_decides() -> None:
     this = trained()
     for name in NAMES:
-        points = operating_points(this.table, this.costs, this.book, decisions=(name,), seed=0, max_points=8)
+        points = operating_points(this.tables, this.costs, this.book, decisions=(name,), seed=0, max_points=8)
         assert {p.policy.decision for p in points if any(t not in (None, -math.inf) for t in p.policy.thresholds)} <= {
             name
         }
-    first = operating_points(this.table, this.costs, this.book, decisions=NAMES, seed=3, max_points=8)
+    first = operating_points(this.tables, this.costs, this.book, decisions=NAMES, seed=3, max_points=8)
     torch.rand(3)
-    assert operating_points(this.table, this.costs, this.book, decisions=NAMES, seed=3, max_points=8) == first
+    assert operating_points(this.tables, this.costs, this.book, decisions=NAMES, seed=3, max_points=8) == first
 
 
 def test_a_static_network_has_one_point() -> None:
     this = static()
-    (point,) = operating_points(this.table, this.costs, this.book, decisions=NAMES, seed=0, max_points=12)
+    (point,) = operating_points(this.tables, this.costs, this.book, decisions=NAMES, seed=0, max_points=12)
     accuracy, work, _, ms, _ = routed_slowly(this, point.policy)
     assert point.exit_share == (1.0,)
     assert point.metrics["accuracy"] == pytest.approx(accuracy)
@@ -260,5 +260,5 @@ def test_a_static_network_has_one_point() -> None:
 def test_a_point_survives_as_plain_values() -> None:
     this = trained()
     for policy in (Policy.never(2), Policy.single(2, 0), Policy("entropy", (-0.3, None))):
-        point = score(this.table, this.costs, this.book, policy, seed=0)
+        point = score(this.tables, this.costs, this.book, policy, seed=0)
         assert OperatingPoint.from_mapping(point.to_mapping()) == point

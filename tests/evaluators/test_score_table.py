@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from dynarch.evaluators.score_table import ScoreTable, calibrate, exit_logits, score_table
+from dynarch.evaluators.score_table import ScoreTables, calibrate, exit_logits, score_table, score_tables
 from dynarch.evaluators.splits import Part
 from dynarch.evaluators.testing import contract_splits, pattern_data, small_architecture
 from dynarch.spaces.architecture import Architecture
@@ -87,8 +88,15 @@ def test_logits_that_are_no_numbers_are_refused(value: float) -> None:
 def test_a_table_survives_its_file(tmp_path: Path) -> None:
     part = contract_splits().tune
     table = score_table(exit_logits(network_of(), part.x), part.y)
-    table.save(tmp_path / "new" / "tune.npz")
-    loaded = ScoreTable.load(tmp_path / "new" / "tune.npz")
+    used = {"branch.0.1": np.linspace(0, 1, len(part), dtype=np.float32)}
+    other = replace(table, usage=used, setting=(("knob", -0.5),))
+    ScoreTables((table, other)).save(tmp_path / "new" / "tune.npz")
+    both = ScoreTables.load(tmp_path / "new" / "tune.npz")
+    assert [each.setting for each in both.tables] == [(), (("knob", -0.5),)]
+    assert np.array_equal(both.at((("knob", -0.5), ("other", 0.0))).usage["branch.0.1"], used["branch.0.1"])
+    with pytest.raises(DataError, match="nothing was recorded at"):
+        both.at((("knob", 0.25),))
+    loaded = both.plain
     assert loaded.scores.keys() == table.scores.keys()
     assert all(np.array_equal(loaded.scores[name], table.scores[name]) for name in table.scores)
     assert np.array_equal(loaded.predictions, table.predictions)
@@ -99,7 +107,7 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
 def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "tune.npz"
     part = contract_splits().tune
-    score_table(exit_logits(network_of(), part.x), part.y).save(tmp_path / "whole.npz")
+    score_tables(network_of(), part).save(tmp_path / "whole.npz")
     whole = (tmp_path / "whole.npz").read_bytes()
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     np.savez(tmp_path / "planted.npz", predictions=np.array([{}], dtype=object), labels=np.zeros(1))
@@ -108,10 +116,10 @@ def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path) -> None:
     for content in contents:
         file.write_bytes(content)
         with pytest.raises(DataError, match="is not a score table") as caught:
-            ScoreTable.load(file)
+            ScoreTables.load(file)
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="is not a score table"):
-        ScoreTable.load(tmp_path / "absent.npz")
+        ScoreTables.load(tmp_path / "absent.npz")
 
 
 # -- temperatures ---------------------------------------------------------------------------------------------

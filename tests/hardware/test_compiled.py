@@ -19,7 +19,8 @@ from dynarch.hardware.testing import DeviceContract
 from dynarch.spaces import Architecture, DynamicNetwork, Policy, Signature
 from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.errors import DeviceUnavailableError, SpecError
-from dynarch.spaces.step import ExitStep, SegmentStep
+from dynarch.spaces.exit_step import ExitStep
+from dynarch.spaces.step import SegmentStep
 
 
 @pytest.fixture
@@ -131,9 +132,9 @@ def small_network() -> DynamicNetwork:
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
         last = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     steps = [
-        SegmentStep(0, 0, first, final=False),
+        SegmentStep(0, first, final=False),
         ExitStep(0, head, decisions=DECISIONS),
-        SegmentStep(1, 1, last, final=True),
+        SegmentStep(1, last, final=True),
     ]
     architecture = Architecture.of(backbone={"name": "by hand"}, families={}, training={})
     return DynamicNetwork(architecture, Signature((1, 8, 8), 3), steps).eval()

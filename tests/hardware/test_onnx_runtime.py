@@ -21,8 +21,9 @@ from dynarch.hardware.testing import DeviceContract
 from dynarch.spaces import Architecture, DynamicNetwork, Policy, Signature
 from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.errors import DeviceUnavailableError, SpecError
+from dynarch.spaces.exit_step import ExitStep
 from dynarch.spaces.network import RoutedNetwork
-from dynarch.spaces.step import ExitStep, SegmentStep
+from dynarch.spaces.step import SegmentStep
 
 
 def small_network() -> DynamicNetwork:
@@ -34,7 +35,7 @@ def small_network() -> DynamicNetwork:
         last = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3))
     early = ExitStep(0, head, decisions=DECISIONS)
     early.temperature.fill_(0.05)
-    steps = [SegmentStep(0, 0, first, final=False), early, SegmentStep(1, 1, last, final=True)]
+    steps = [SegmentStep(0, first, final=False), early, SegmentStep(1, last, final=True)]
     architecture = Architecture.of(backbone={"name": "by hand"}, families={}, training={})
     return DynamicNetwork(architecture, Signature((1, 8, 8), 3), steps).eval()
 

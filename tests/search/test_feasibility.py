@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynarch.evaluators.operating import score
-from dynarch.evaluators.score_table import ScoreTable
+from dynarch.evaluators.score_table import ScoreTable, ScoreTables
 from dynarch.evaluators.testing import made_up_book
 from dynarch.hardware.book import LatencyBook
 from dynarch.hardware.inventory import Costs, costs_of
@@ -43,7 +43,7 @@ def path_metrics(costs: Costs, k: int, book: LatencyBook) -> dict[str, float]:
     table = ScoreTable(
         {"max_prob": np.zeros((1, exits), np.float32)}, np.zeros((1, exits + 1), np.int64), np.zeros(1, np.int64)
     )
-    return dict(score(table, costs, book, Policy.single(exits, k), seed=0).metrics)
+    return dict(score(ScoreTables((table,)), costs, book, Policy.single(exits, k), seed=0).metrics)
 
 
 @settings(deadline=None, max_examples=60)
@@ -62,7 +62,7 @@ def test_no_policy_gets_below_the_bounds(data: st.DataObject) -> None:
     )
     book = made_up_book([costs], {"cpu": 1, "four": 4})
     least = least_metrics(costs, book)
-    reached = score(table, costs, book, Policy("max_prob", thresholds), seed=0).metrics
+    reached = score(ScoreTables((table,)), costs, book, Policy("max_prob", thresholds), seed=0).metrics
     assert set(least) == set(reached) - {"accuracy"}
     assert all(least[name] <= reached[name] + 1e-9 for name in least)
 

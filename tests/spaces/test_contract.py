@@ -12,13 +12,21 @@ from dynarch.spaces.backbone import AbstractBackbone
 from dynarch.spaces.backbones import BACKBONES, InvertedResidual, Residual
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
-from dynarch.spaces.families import FAMILIES, EarlyExit
+from dynarch.spaces.families import FAMILIES, EarlyExit, LayerSkipping
 from dynarch.spaces.family import AbstractFamily
+from dynarch.spaces.gates import GATES
+from dynarch.spaces.gating import Gating
+from dynarch.spaces.gradients import GRADIENTS
 from dynarch.spaces.scope import Replay, Suggester
 from dynarch.spaces.testing import BackboneContract, DecisionContract, FamilyContract, Params
 
+ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
+
 # Ranges wide enough to reach every part of a family or backbone, small enough to list all members.
-FAMILY_ROWS: tuple[AbstractFamily, ...] = (EarlyExit(heads=("linear", "mlp", "conv")),)
+FAMILY_ROWS: tuple[AbstractFamily, ...] = (
+    LayerSkipping(gating=Gating(gate=tuple(member.name for member in GATES), gradient=ALL_GRADIENTS)),
+    EarlyExit(heads=("linear", "mlp", "conv")),
+)
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     Residual(width=(4, 6), depth=(1, 2), stages=2),
     InvertedResidual(width=(4, 6), expansion=(1, 3), depth=(1, 2), stages=2),

@@ -12,7 +12,7 @@ from torch.nn import functional
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS, Entropy, Margin, MaxProbability, Patience, decision
 from dynarch.spaces.errors import UnknownNameError
-from dynarch.spaces.step import judge
+from dynarch.spaces.exit_step import judge
 from dynarch.tests import oracles
 
 

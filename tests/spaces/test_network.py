@@ -13,9 +13,10 @@ from dynarch.spaces.architecture import Architecture
 from dynarch.spaces.backbone import Signature
 from dynarch.spaces.decisions import DECISIONS, decision
 from dynarch.spaces.errors import ShapeError, SpecError, UnknownNameError
+from dynarch.spaces.exit_step import ExitStep
 from dynarch.spaces.network import DynamicNetwork, Normalize, RoutedNetwork
 from dynarch.spaces.policy import Policy
-from dynarch.spaces.step import AbstractStep, ExitStep, SegmentStep
+from dynarch.spaces.step import AbstractStep, SegmentStep, Simulation
 from dynarch.spaces.trace import Recorder
 
 CLASSES = 3
@@ -40,9 +41,9 @@ def scripted(exits: int, *, names: tuple[str, ...] = ("max_prob", "patience")) -
     schemes = tuple(decision(name) for name in names)
     steps: list[AbstractStep] = []
     for index in range(exits):
-        steps.append(SegmentStep(index, index, nn.Sequential(nn.Identity()), final=False))
+        steps.append(SegmentStep(index, nn.Sequential(nn.Identity()), final=False))
         steps.append(ExitStep(index, Answer(index), decisions=schemes))
-    steps.append(SegmentStep(exits, exits, nn.Sequential(Answer(exits)), final=True))
+    steps.append(SegmentStep(exits, nn.Sequential(Answer(exits)), final=True))
     return DynamicNetwork(EMPTY, Signature((exits + 2,), CLASSES + 1), steps).eval()
 
 
@@ -152,11 +153,11 @@ def test_parts_come_in_execution_order_with_their_conditions() -> None:
 def scripted_with_weights() -> DynamicNetwork:
     schemes = (decision("max_prob"),)
     steps: list[AbstractStep] = [
-        SegmentStep(0, 0, nn.Sequential(nn.Linear(2, 2)), final=False),
+        SegmentStep(0, nn.Sequential(nn.Linear(2, 2)), final=False),
         ExitStep(0, nn.Linear(2, 3), decisions=schemes),
-        SegmentStep(1, 1, nn.Sequential(nn.Linear(2, 2)), final=False),
+        SegmentStep(1, nn.Sequential(nn.Linear(2, 2)), final=False),
         ExitStep(1, nn.Linear(2, 3), decisions=schemes),
-        SegmentStep(2, 2, nn.Sequential(nn.Linear(2, 3)), final=True),
+        SegmentStep(2, nn.Sequential(nn.Linear(2, 3)), final=True),
     ]
     return DynamicNetwork(EMPTY, Signature((2,), 3), steps).eval()
 
@@ -236,5 +237,5 @@ def test_routed_network_is_a_module_that_stays_in_evaluation_mode() -> None:
 
 def test_every_scheme_has_a_decision_part() -> None:
     network = scripted(1, names=tuple(member.name for member in DECISIONS))
-    schemes = {step.info.decision for step in network.exit_steps[0].parts(inputs_of([[0, 0]]))} - {None}
+    schemes = {step.info.decision for step in network.exit_steps[0].parts(Simulation(inputs_of([[0, 0]])))} - {None}
     assert schemes == {member.name for member in DECISIONS}

@@ -8,9 +8,10 @@ from dynarch.spaces.architecture import Architecture
 from dynarch.spaces.backbone import Backbone, Outline, Signature
 from dynarch.spaces.decisions import decision
 from dynarch.spaces.errors import ShapeError
+from dynarch.spaces.exit_step import ExitStep
 from dynarch.spaces.network import Normalize
 from dynarch.spaces.plan import Plan
-from dynarch.spaces.step import ExitStep, SegmentStep
+from dynarch.spaces.step import SegmentStep
 
 EMPTY = Architecture.of(backbone={}, families={}, training={})
 
@@ -72,5 +73,5 @@ def test_steps_after_one_block_keep_their_order() -> None:
 
 @pytest.mark.parametrize("block", [-1, 2, 3])
 def test_a_step_needs_a_block_before_and_one_after_it(block: int) -> None:
-    with pytest.raises(ShapeError, match=f"before the last of 3, but got {block}"):
+    with pytest.raises(ShapeError, match=f"first 2 of 3 blocks, but got {block}"):
         plan_of(backbone_of(3)).insert_after(block, exit_of(0))

@@ -12,11 +12,11 @@ from ...backbone import Outline
 from ...decisions import DECISIONS
 from ...exit_heads import EXIT_HEADS, exit_head
 from ...exit_objectives import EXIT_OBJECTIVES, exit_objective
+from ...exit_step import ExitStep
 from ...family import AbstractFamily
 from ...plan import Plan
 from ...scope import Scope
 from ...spec import AbstractSpec, require, require_name, require_options, require_range
-from ...step import ExitStep
 
 PLACEMENTS = ("free", "even_depth", "even_macs")
 GRANULARITIES = ("block", "stage")
@@ -143,8 +143,17 @@ class EarlyExit(AbstractFamily):
             for head in self.heads if chosen else ():
                 yield EarlyExitChoice(chosen, (head,) * len(chosen), self.training[0], self.decision)
 
+    def cuts(self, outline: Outline) -> Iterator[EarlyExitChoice]:
+        """Every set of places of `cover` once."""
+        made = {choice.positions: choice for choice in self.cover(outline)}
+        return iter(made.values())
+
     def decisions(self) -> tuple[str, ...]:
         """As given."""
+        return self.decision
+
+    def schemes(self) -> tuple[str, ...]:
+        """The same."""
         return self.decision
 
     def _places(self, outline: Outline) -> tuple[tuple[int, ...], int, int]:

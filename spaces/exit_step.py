@@ -1,0 +1,151 @@
+"""Exit step: a head beside the chain, a decision, and the compaction of those who stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from .decision import AbstractDecision
+from .step import AbstractStep, Routing, Simulation, compact
+from .trace import COMPACT, Part, PartInfo
+
+
+def judge(
+    decision: AbstractDecision, logits: Tensor, state: Tensor | None, threshold: float
+) -> tuple[bool | Tensor, Tensor | None]:
+    """Who leaves: one value for a single input (a join of host and device), `n` booleans for more."""
+    score, state = decision.score(logits, state)
+    if logits.shape[0] == 1:
+        return bool(score.item() > threshold), state
+    return score > threshold, state
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """Identity forward, scaled gradient backward."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor  # type: ignore[attr-defined]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.factor, None  # type: ignore[attr-defined]
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """`x` itself, with its gradient multiplied by `factor`."""
+    scaled: Tensor = _ScaleGradient.apply(x, factor)  # type: ignore[no-untyped-call]
+    return scaled
+
+
+@final
+class ExitStep(AbstractStep):
+    """An early exit: a head, a decision, and for batches the compaction of those who stay.
+
+    Args:
+        index: number of the exit in depth order, from 0.
+        head: features `b x ...` -> logits `b x c`.
+        decisions: the schemes a policy may use here.
+        branch_gradient: factor on the gradient that the head sends into the backbone.
+        trunk_gradient: factor on the gradient that the rest of the network sends past this exit.
+        token: name of the head type, if all heads of that name on equal features are alike.
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        index: int,
+        head: nn.Module,
+        *,
+        decisions: tuple[AbstractDecision, ...],
+        branch_gradient: float = 1.0,
+        trunk_gradient: float = 1.0,
+        token: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.index = index
+        self.head = head
+        self.decisions = decisions
+        self.token = token
+        self.branch_gradient = branch_gradient
+        self.trunk_gradient = trunk_gradient
+        # Set after training on the calibration split, so that one threshold means the same at every exit.
+        self.register_buffer("temperature", torch.ones(()))
+
+    def tempered(self, features: Tensor) -> Tensor:
+        """Logits `b x c` divided by the exit's temperature."""
+        logits: Tensor = self.head(features)
+        return logits / self.temperature
+
+    def parts(self, run: Simulation) -> tuple[Part, ...]:
+        """Head, one decision a scheme, compaction."""
+        features = run.features
+        logits, at = self.tempered(features), self.index
+        shapes = (tuple(features.shape[1:]), logits.shape[1])
+        token = None if self.token is None else ("exit", self.token, *shapes)
+        parts = [Part(PartInfo(f"exit.{at}", "exit", at, at), self.tempered, (features,), token)]
+        for scheme in self.decisions:
+            info = PartInfo(f"decide.{at}.{scheme.name}", "decide", at, at, scheme.name)
+            parts.append(Part(info, _Judgement(scheme), (logits,), ("decide", scheme.name, shapes[1])))
+        info = PartInfo(f"compact.{at}", COMPACT, at, at)
+        parts.append(Part(info, _Compaction(), (features, logits), (COMPACT, *shapes)))
+        return tuple(parts)
+
+    def watched(self) -> Mapping[str, nn.Module]:
+        """The head."""
+        return {f"exit.{self.index}": self.head}
+
+    def simulate(self, run: Simulation) -> None:
+        """Add this exit's logits."""
+        if self.branch_gradient == 1 and self.trunk_gradient == 1:
+            run.logits.append(self.tempered(run.features))
+            return
+        run.logits.append(self.tempered(scale_gradient(run.features, self.branch_gradient)))
+        run.features = scale_gradient(run.features, self.trunk_gradient)
+
+    def route(self, run: Routing) -> None:
+        """Try the exit if the policy says so; let out who is sure enough."""
+        threshold = run.policy.thresholds[self.index]
+        if threshold is None:
+            return
+        run.record(f"exit.{self.index}")
+        logits = self.tempered(run.features)
+        if threshold == -float("inf"):
+            run.leave_all(logits, self.index)
+            return
+        run.record(f"decide.{self.index}.{run.policy.decision}")
+        leave, run.state = judge(run.decision, logits, run.state, threshold)
+        if isinstance(leave, bool):
+            if leave:
+                run.leave_all(logits, self.index)
+        else:
+            run.leave_some(leave, logits, self.index)
+
+
+@final
+class _Judgement:
+    """The decision as routed mode makes it, for the stopwatch; the exit before counts as tried."""
+
+    def __init__(self, scheme: AbstractDecision) -> None:
+        self.scheme = scheme
+
+    def __call__(self, logits: Tensor) -> object:
+        state = self.scheme.score(logits, None)[1]
+        leave, _ = judge(self.scheme, logits, state, 0.5)
+        return leave if isinstance(leave, bool) else leave.nonzero()
+
+
+@final
+class _Compaction:
+    """The compaction as routed mode makes it, for the stopwatch: every row moves."""
+
+    def __call__(self, features: Tensor, logits: Tensor) -> object:
+        rows = torch.arange(features.shape[0], device=features.device)
+        answers = torch.empty_like(logits)
+        answers[rows] = logits.index_select(0, rows)
+        return compact(features, rows, None, rows)
