@@ -56,7 +56,8 @@ class Scored:
         exit_accuracy: of each exit on all inputs, the final head last.
         whole_macs: work of the same network run to its end without trying an exit.
         measured: device -> mean and p95 in milliseconds an input, and how they were taken.
-        random_accuracy: of exits and gates that decide at random, at the same rates.
+        random_accuracy: of exits and gates that decide at random, at the same rates; None: there is no gate, so it
+            follows from shares and accuracies of the exits.
     """
 
     number: int
@@ -66,7 +67,7 @@ class Scored:
     exit_accuracy: tuple[float, ...]
     whole_macs: float
     measured: Mapping[str, Mapping[str, float]]
-    random_accuracy: float = float("nan")
+    random_accuracy: float | None = None
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values for the ledger."""
@@ -90,7 +91,7 @@ class Scored:
             tuple(mapping["exit_accuracy"]),
             float(mapping["whole_macs"]),
             measured or {},
-            float(mapping["random_accuracy"]),
+            mapping.get("random_accuracy"),
         )
 
 
@@ -120,14 +121,15 @@ class Examiner:
         point = score(tables, costs, self._book, policy, seed=self._problem.strategy.seed)
         right = round(point.metrics["accuracy"] * len(tables.labels))
         accuracy = tuple(float(value) for value in tables.at(policy.setting).correct.mean(0))
-        drawn = float(np.dot(point.exit_share, self._shuffled(number, policy.setting, accuracy)))
-        return Scored(number, point, right, len(tables.labels), accuracy, whole_macs(costs), {}, drawn)
+        drawn = self._shuffled(number, policy.setting)
+        by_chance = None if drawn is None else float(np.dot(point.exit_share, drawn))
+        return Scored(number, point, right, len(tables.labels), accuracy, whole_macs(costs), {}, by_chance)
 
-    def _shuffled(self, number: int, setting: Setting, accuracy: tuple[float, ...]) -> tuple[float, ...]:
-        """Accuracy of each exit where the decisions of the gates are shuffled among the inputs."""
-        network = self._candidate(number)[0]
-        if not network.knobs:
-            return accuracy
+    def _shuffled(self, number: int, setting: Setting) -> tuple[float, ...] | None:
+        """Accuracy of each exit where the decisions of the gates are shuffled among the inputs; None without gates."""
+        network, costs = self._candidate(number)
+        if all(part.choice is None for part in costs.parts):
+            return None
         shuffle = torch.Generator().manual_seed(self._problem.strategy.seed)
         logits = record(network, self._test.x, setting=setting, shuffle=shuffle).logits
         return tuple(float((each.argmax(1) == self._test.y).float().mean()) for each in logits)

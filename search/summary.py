@@ -260,6 +260,8 @@ def _random_row(row: ReportRow, scored: Scored) -> ReportRow:
     Its latency is put at the same value: it runs the same paths equally often.
     """
     expected = scored.random_accuracy
+    if expected is None:
+        expected = float(np.dot(scored.point.exit_share, scored.exit_accuracy))
     low, high = wilson(round(expected * scored.total), scored.total)
     return replace(
         row,

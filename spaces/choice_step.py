@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .gate import GateUnit
-from .gradient import AbstractGradient, Draw, one_hot
+from .gradient import AbstractGradient, one_hot, uniform
 from .step import AbstractStep, Routing, Simulation
 from .trace import COMPACT, Part, PartInfo
 
@@ -23,10 +23,12 @@ class Branch:
     Args:
         module: `b x ...` -> `b x ...`; None hands the features on as they are, and costs nothing.
         work: share of the work of the dearest branch, for the knob: it tilts the choice towards dear branches.
+        token: equal tokens promise equal work on equal features.
     """
 
     module: nn.Module | None
     work: float
+    token: Hashable = None
 
 
 @final
@@ -41,10 +43,11 @@ class ChoiceStep(AbstractStep):
         gate: unit of this place.
         branches: by rising work, that of the last being 1.
         gradient: how training passes through the choice.
-        knob: name of the knob, shared by all choices of a family.
+        knob: name of the knob, shared by all choices of a family; None where no branch is dearer than another.
         place: where in the network the choice is, from 0 to 1.
-        scaled: multiply what a branch gives by its probability, so that the gate learns from the task alone.
         balance: factor of the loss that keeps all branches in use.
+        explore: share of the inputs that take a branch at random when training begins; it falls to 0 at half of it.
+            Without it a branch that no input picks would never learn anything, and so never be picked.
     """
 
     works: Tensor
@@ -56,10 +59,10 @@ class ChoiceStep(AbstractStep):
         branches: Sequence[Branch],
         *,
         gradient: AbstractGradient,
-        knob: str,
+        knob: str | None,
         place: float,
-        scaled: bool = False,
         balance: float = 0.0,
+        explore: float = 0.0,
     ) -> None:
         super().__init__()
         self.index = index
@@ -68,11 +71,12 @@ class ChoiceStep(AbstractStep):
         self.gate = gate.module
         self.branches = nn.ModuleList(nn.Identity() if each.module is None else each.module for each in branches)
         self.idle = tuple(each.module is None for each in branches)
+        self.tokens = tuple(each.token for each in branches)
         self.register_buffer("works", torch.tensor([each.work for each in branches]), persistent=False)
         self.gradient = gradient
         self.place = place
-        self.scaled = scaled
         self.balance = balance
+        self.explore = explore
         self.gate_name = f"gate.{index}"
         self.branch_names = tuple(f"branch.{index}.{j}" for j in range(len(branches)))
         self.move_names = tuple(f"move.{index}.{j}" for j in range(len(branches)))
@@ -83,13 +87,14 @@ class ChoiceStep(AbstractStep):
         shape = tuple(features.shape[1:])
         state = self._state(features, run.memory)
         inputs = (features,) if state is None else (features, state)
-        token = ("gate", self.unit.token, len(self.idle), shape, self.scaled)
-        parts = [Part(PartInfo(self.gate_name, "gate", self.depth), self.gating, inputs, token)]
+        deciding = ("gate", self.unit.token, len(self.idle), shape)
+        parts = [Part(PartInfo(self.gate_name, "gate", self.depth), self.gating, inputs, deciding)]
         for j, branch in enumerate(self.branches):
             if not self.idle[j]:
                 assert isinstance(branch, nn.Module)
                 info = PartInfo(self.branch_names[j], "branch", self.depth, choice=at)
-                parts.append(Part(info, branch, (features,), ("branch", id(branch), shape)))
+                token = None if self.tokens[j] is None else ("branch", self.tokens[j], shape)
+                parts.append(Part(info, branch, (features,), token))
         made = self.branches[-1](features)  # all branches change the shape alike
         moving = (COMPACT, "move", shape, tuple(made.shape[1:]))
         for j, name in enumerate(self.move_names):
@@ -103,15 +108,15 @@ class ChoiceStep(AbstractStep):
         ways = zip(self.branch_names, self.branches, self.idle, strict=True)
         return {self.gate_name: self.gate, **{name: branch for name, branch, idle in ways if not idle}}
 
-    def logits(self, features: Tensor, memory: dict[str, Tensor], setting: float) -> Tensor:
-        """`b x k` with the knob at `setting`; the memory is brought up to date."""
+    def logits(self, features: Tensor, memory: dict[str, Tensor], setting: Mapping[str, float]) -> Tensor:
+        """`b x k` with the knob at its setting; the memory is brought up to date."""
         state = self._state(features, memory)
         if state is None:
             made: Tensor = self.gate(features)
         else:
             assert self.unit.memory is not None
             made, memory[self.unit.memory] = self.gate(features, state)
-        return made + setting * self.works
+        return made if self.knob is None else made + setting.get(self.knob, 0.0) * self.works
 
     def _state(self, features: Tensor, memory: dict[str, Tensor]) -> Tensor | None:
         if self.unit.memory is None:
@@ -121,84 +126,90 @@ class ChoiceStep(AbstractStep):
 
     def simulate(self, run: Simulation) -> None:
         """Run all branches for everybody and keep of each input the one that was picked."""
-        logits = self.logits(run.features, run.memory, run.setting.get(self.knob or "", 0.0))
-        weights = self._decide(logits, run)
-        scale = logits.softmax(1) if self.scaled else None
+        logits = self.logits(run.features, run.memory, run.setting)
+        weights = self._decide(logits, run) if run.progress is None else self._train(logits, run, run.progress)
         mixed: Tensor | None = None
         for j, branch in enumerate(self.branches):
-            weight = weights[:, j]
             made = branch(run.features)
-            factor = weight if scale is None else weight * scale[:, j]
-            term = made * factor.view(-1, *[1] * (made.dim() - 1))
+            term = made * weights[:, j].view(-1, *[1] * (made.dim() - 1))
             mixed = term if mixed is None else mixed + term
             if not self.idle[j]:
-                run.usage[self.branch_names[j]] = run.usage[self.move_names[j]] = weight
+                run.usage[self.branch_names[j]] = run.usage[self.move_names[j]] = weights[:, j]
         assert mixed is not None
         run.features = mixed
 
     def _decide(self, logits: Tensor, run: Simulation) -> Tensor:
-        """`b x k`, one-hot in value."""
-        if run.progress is None:
-            gaps = (logits.diff(dim=1) / self.works.diff().clamp_min(1e-6)).detach()
-            run.margins.setdefault(self.knob or "", []).extend(gaps.unbind(1))
-            picked = logits.argmax(1)
-            if run.shuffle is not None:
-                order = torch.randperm(len(picked), generator=run.shuffle, device=run.shuffle.device)
-                picked = picked[order.to(picked.device)]
-            return one_hot(picked, logits)
-        draw: Draw = self.gradient.draw(logits, progress=run.progress, place=self.place, generator=run.generator)
-        if draw.log_prob is not None:
-            run.log_probs.append(draw.log_prob)
+        """`b x k`, one-hot, as at run time."""
+        if self.knob is not None:
+            run.margins.setdefault(self.knob, []).extend(self._margins(logits.detach()))
+        picked = logits.argmax(1)
+        if run.shuffle is not None:
+            order = torch.randperm(len(picked), generator=run.shuffle, device=run.shuffle.device)
+            picked = picked[order.to(picked.device)]
+        return one_hot(picked, logits)
+
+    def _margins(self, logits: Tensor) -> list[Tensor]:
+        """For every two branches, by how much the knob may fall before the cheaper one is ahead; `b` each."""
+        count, works = logits.shape[1], self.works
+        pairs = [(i, j) for j in range(count) for i in range(j)]
+        return [(logits[:, j] - logits[:, i]) / (works[j] - works[i]) for i, j in pairs]
+
+    def _train(self, logits: Tensor, run: Simulation, progress: float) -> Tensor:
+        """`b x k`, one-hot in value, with the gradient of the estimator."""
+        draw = self.gradient.draw(logits, progress=progress, place=self.place, generator=run.generator)
         if self.balance:
             run.penalties.append(self.balance * load_balance(draw.weights.detach(), logits.softmax(1)))
-        return draw.weights
+        if draw.log_prob is not None:
+            run.log_probs.append(draw.log_prob)
+            return draw.weights
+        share = self.explore * max(0.0, 1 - 2 * progress)
+        if share == 0:
+            return draw.weights
+        drawn = uniform(torch.Size((len(logits), 2)), logits, run.generator)
+        anywhere = one_hot((drawn[:, 1] * logits.shape[1]).long(), logits)
+        return torch.where((drawn[:, 0] < share)[:, None], anywhere, draw.weights)
 
     def route(self, run: Routing) -> None:
         """One input runs its branch; of a batch, each branch runs for the inputs that picked it."""
         run.record(self.gate_name)
         features = run.features
-        picked, scale = self._pick(self.logits(features, run.memory, run.setting.get(self.knob or "", 0.0)))
+        picked = self._pick(self.logits(features, run.memory, run.setting))
         if isinstance(picked, int):
-            run.features = self._run(run, picked, features, None, scale)
+            run.features = self._run(run, picked, features, None)
             return
         groups = [(picked == j).nonzero().flatten() for j in range(len(self.idle))]
         used = [j for j, rows in enumerate(groups) if rows.numel()]
         if len(used) == 1:
-            run.features = self._run(run, used[0], features, None, scale)
+            run.features = self._run(run, used[0], features, None)
             return
         out: Tensor | None = None
         for j in used:
-            rows = groups[j]
-            given = features.index_select(0, rows)
-            made = self._run(run, j, given, rows, None if scale is None else scale.index_select(0, rows))
+            made = self._run(run, j, features.index_select(0, groups[j]), groups[j])
             if out is None:
                 out = made.new_empty(features.shape[0], *made.shape[1:])
-            out.index_copy_(0, rows, made)
+            out.index_copy_(0, groups[j], made)
         assert out is not None
         run.features = out
 
-    def _pick(self, logits: Tensor) -> tuple[int | Tensor, Tensor | None]:
-        """The branch of a single input (a join of host and device) or of each of many, and what scales it."""
-        scale = logits.softmax(1) if self.scaled else None
+    def _run(self, run: Routing, j: int, features: Tensor, rows: Tensor | None) -> Tensor:
+        if self.idle[j]:
+            return features
+        run.record(self.branch_names[j], rows)
+        if rows is not None:
+            run.record(self.move_names[j], rows)
+        made: Tensor = self.branches[j](features)
+        return made
+
+    def _pick(self, logits: Tensor) -> int | Tensor:
+        """The branch of a single input (a join of host and device), or of each of many."""
         picked = logits.argmax(1)
-        return (int(picked.item()) if logits.shape[0] == 1 else picked), scale
+        return int(picked.item()) if logits.shape[0] == 1 else picked
 
     def gating(self, features: Tensor, state: Tensor | None = None) -> object:
         """The gate and its decision as routed mode makes them, for the stopwatch."""
         memory = {} if state is None or self.unit.memory is None else {self.unit.memory: state}
-        picked, scale = self._pick(self.logits(features, memory, 0.0))
-        if isinstance(picked, int):
-            return picked, scale
-        return [(picked == j).nonzero() for j in range(len(self.idle))], scale
-
-    def _run(self, run: Routing, j: int, features: Tensor, rows: Tensor | None, scale: Tensor | None) -> Tensor:
-        made = features
-        if not self.idle[j]:
-            run.record(self.branch_names[j], rows)
-            if rows is not None:
-                run.record(self.move_names[j], rows)
-            made = self.branches[j](features)
-        return made if scale is None else made * scale[:, j].view(-1, *[1] * (made.dim() - 1))
+        picked = self._pick(self.logits(features, memory, {}))
+        return picked if isinstance(picked, int) else [(picked == j).nonzero() for j in range(len(self.idle))]
 
 
 def load_balance(weights: Tensor, probabilities: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from .resource import ResourceChoice, ResourceTarget
 from .spec import require
 
 PLACEMENTS = ("all", "alternate", "late")
+EXPLORE = 0.5  # enough for every branch to learn before the gates settle
 OPENING = 2.0  # logits by which the dearest branch is ahead at first: it runs for 88 of 100 inputs under noise
 
 
@@ -43,10 +44,11 @@ def put_choices(
     branches: Callable[[nn.Module], Sequence[Branch]],
     gating: GatingChoice,
     *,
-    family: str,
+    knob: str | None,
     target: ResourceChoice | None = None,
     opening: float = OPENING,
     balance: float = 0.0,
+    explore: float = 0.0,
 ) -> None:
     """Put a choice in the place of each block.
 
@@ -55,10 +57,11 @@ def put_choices(
         blocks: ascending.
         branches: what a block becomes, by rising work.
         gating: who decides.
-        family: name of the family, and of its knob.
+        knob: name of the number that moves all gates at run time; None: there is none.
         target: what training charges for.
         opening: logit by which the last branch is ahead at first.
         balance: factor of the loss that keeps all branches in use.
+        explore: share of the inputs that take a branch at random when training begins.
     """
     made = [branches(plan.block(block)) for block in blocks]
     outline = plan.outline
@@ -73,9 +76,10 @@ def put_choices(
             unit,
             ways,
             gradient=gating.estimator(),
-            knob=family,
+            knob=knob,
             place=(index + 1) / len(blocks),
             balance=balance,
+            explore=explore,
         )
         plan.replace(block, step)
         groups.append(tuple(name for name, idle in zip(step.branch_names, step.idle, strict=True) if not idle))

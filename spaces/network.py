@@ -91,7 +91,7 @@ class DynamicNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Simulated mode: the logits `b x c` of every exit, the final head last."""
-        return tuple(self.simulate(x, progress=1.0 if self.training else None).logits)
+        return tuple(self.simulate(x, progress=0.0 if self.training else None).logits)
 
     def simulate(
         self,

@@ -184,19 +184,24 @@ def hooked(network: DynamicNetwork) -> Iterator[Counter[str]]:
         handle.remove()
 
 
-def settings(network: DynamicNetwork, x: Tensor, *, seed: int) -> list[dict[str, float]]:
-    """Settings of the knobs: 0, and for each knob some that divide its decisions and stay clear of every score."""
-    g = np.random.default_rng(seed)
-    found: list[dict[str, float]] = [] if network.knobs else [{}]
-    for knob in network.knobs:
-        with torch.no_grad():
-            margins = torch.cat(network.simulate(x).margins[knob]).double().numpy()
-        for level in (*g.permutation(np.linspace(0.1, 0.9, 9)), 0.0):
-            setting = {knob: -float(np.quantile(margins, level)) + 1e-3 * float(g.random())}
-            if len(found) < 3 * len(network.knobs) and _clear(network, x, setting):
-                found.append(setting)
-    assert found, "no setting of the knobs keeps clear of every score"
-    return found
+def settings(network: DynamicNetwork, x: Tensor, *, seed: int, most: int = 3) -> list[dict[str, float]]:
+    """Settings of the knobs that keep clear of every border, those first that divide the inputs."""
+    if not network.knobs:
+        return [{}]
+    with torch.no_grad():
+        margins = network.simulate(x).margins
+    levels = [(knob, -float(gaps.double().median())) for knob, each in margins.items() for gaps in each]
+    order = np.random.default_rng(seed).permutation(len(levels))
+    tried = [{levels[i][0]: levels[i][1] + 1e-3 * k} for i in order for k in (1, -3)]
+    found = [setting for setting in (*tried, {}) if _clear(network, x, setting)]
+    assert found, "no setting of the knobs keeps clear of every border"
+    return sorted(found, key=lambda setting: not _divides(network, x, setting))[:most]
+
+
+def _divides(network: DynamicNetwork, x: Tensor, setting: dict[str, float]) -> bool:
+    with torch.no_grad():
+        usage = network.simulate(x, setting=setting).usage
+    return any(0 < float(used.mean()) < 1 for used in usage.values())
 
 
 def _clear(network: DynamicNetwork, x: Tensor, setting: dict[str, float]) -> bool:

@@ -35,7 +35,8 @@ class Simulation:
         logits: `b x c` for each exit passed, the final head last.
         usage: part -> `b`, how often each input ran it, given that it got there; parts without an entry run once.
             In training it carries the gradient that a resource loss needs.
-        margins: knob -> `b` numbers for each decision; one falls the other way where the knob exceeds minus these.
+        margins: knob -> `b` numbers for each border between two branches: above 0 the dearer one is ahead. Raising the
+            knob by `s` raises them by `s`.
         log_probs: `b` for each decision that was drawn from a distribution.
         penalties: scalars to add to the loss.
         memory: what decisions hand on to later ones, `b x s` each.

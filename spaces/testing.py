@@ -30,6 +30,8 @@ from .decisions import decision as decision_named
 from .errors import ShapeError, SpecError, UnknownNameError
 from .exit_step import judge
 from .family import AbstractFamily
+from .gradients import GRADIENTS
+from .gradients.gumbel import Gumbel
 from .network import DynamicNetwork
 from .plan import Plan
 from .policy import Policy
@@ -80,14 +82,41 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     return taken
 
 
-def check_gradients(logits: Sequence[Tensor], module: nn.Module) -> None:
-    """Every weight has a finite gradient, and something of it arrives."""
+def check_gradients(logits: Sequence[Tensor], module: nn.Module, *, log_probs: Sequence[Tensor] = ()) -> None:
+    """Every weight has a finite gradient, and something of it arrives.
+
+    Args:
+        logits: one tensor an exit.
+        module: whose weights.
+        log_probs: of decisions that were drawn; rewards that differ from input to input stand in for a task's.
+    """
     labels = torch.arange(logits[0].shape[0]) % logits[0].shape[1]
-    torch.stack([functional.cross_entropy(x, labels) for x in logits]).sum().backward()  # type: ignore[no-untyped-call]
+    loss = torch.stack([functional.cross_entropy(x, labels) for x in logits]).sum()
+    for each in log_probs:
+        loss = loss + (each * torch.linspace(-1, 1, len(each))).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
     for name, weight in module.named_parameters():
         assert weight.grad is not None, f"no gradient reaches {name}"
         assert bool(torch.isfinite(weight.grad).all()), name
         assert bool(weight.grad.any()), f"the gradient of {name} is zero"
+
+
+def with_gradients(architecture: Architecture, family: str) -> list[Architecture]:
+    """The same architecture with every gradient estimator in turn, if its family learns to decide."""
+    whole = architecture.to_mapping()
+    choice = whole["families"].get(family, {})
+    if "gating" not in choice:
+        return [architecture]
+    made = []
+    for member in GRADIENTS:
+        gating = {"gate": choice["gating"]["gate"], "gradient": member.name}
+        if member.name == Gumbel.name:
+            gating |= {"temperature": 0.5, "schedule": "exponential"}
+        else:
+            gating |= {"temperature": None, "schedule": None}
+        families = {**whole["families"], family: {**choice, "gating": gating}}
+        made.append(Architecture.from_mapping({**whole, "families": families}))
+    return made
 
 
 class FamilyContract:
@@ -203,10 +232,27 @@ class FamilyContract:
                 assert many.shape == (5, signature.classes)
                 torch.testing.assert_close(one, many[:1], rtol=0, atol=1e-5)
 
-    def test_finite_gradients_reach_every_weight(self, candidates: list[Candidate], signature: Signature) -> None:
+    def test_finite_gradients_reach_every_weight(
+        self, family: AbstractFamily, candidates: list[Candidate], signature: Signature
+    ) -> None:
         for _, architecture in candidates:
-            network, x = fresh(architecture, signature, inputs=16)
-            check_gradients(network.train()(x), network)
+            for each in with_gradients(architecture, family.name):
+                network, x = fresh(each, signature, inputs=48)
+                generator = torch.Generator().manual_seed(0)
+                network.train()
+                # Early, while branches are explored, and late, when every place decides.
+                runs = [network.simulate(x, progress=progress, generator=generator) for progress in (0.1, 0.45)]
+                logits = [each for run in runs for each in run.logits]
+                check_gradients(logits, network, log_probs=[each for run in runs for each in run.log_probs])
+
+    def test_training_is_repeatable(self, candidates: list[Candidate], signature: Signature) -> None:
+        for _, architecture in candidates:
+            network, x = fresh(architecture, signature, inputs=8)
+            network.train()
+            once, again = (
+                network.simulate(x, progress=0.3, generator=torch.Generator().manual_seed(5)).logits for _ in range(2)
+            )
+            assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True)), "noise must use the generator"
 
     def test_weights_survive_a_state_dict(self, candidates: list[Candidate], signature: Signature) -> None:
         for _, architecture in candidates:

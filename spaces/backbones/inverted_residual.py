@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ..backbone import AbstractBackbone, Backbone, Signature
+from ..backbone import AbstractBackbone, AbstractNarrowable, Backbone, Signature
 from ..scope import Scope
 from ..spec import AbstractSpec, require, require_options
 from .residual import image_channels
 
 
 @final
-class InvertedResidualBlock(nn.Module):
+class InvertedResidualBlock(AbstractNarrowable):
     """Expand, filter each channel, project back; a shortcut where shapes allow; `b x c x h x w`."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int) -> None:
         super().__init__()
-        inner = channels_in * expansion
+        self.inner = inner = channels_in * expansion
+        self.channels, self.stride = channels_out, stride
         self.expand = nn.Sequential(nn.Conv2d(channels_in, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU6())
         self.filter = nn.Sequential(
             nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), nn.BatchNorm2d(inner), nn.ReLU6()
@@ -31,6 +33,37 @@ class InvertedResidualBlock(nn.Module):
         """Features after the block."""
         inner: Tensor = self.project(self.filter(self.expand(x)))
         return x + inner if self.residual else inner
+
+    def narrowed(self, share: float) -> nn.Module:
+        """The block with the first `share` of its expanded channels."""
+        return _NarrowInvertedResidual(self, max(1, round(share * self.inner)))
+
+
+@final
+class _NarrowInvertedResidual(nn.Module):
+    """The first channels of a block; the statistics of a slice are its own."""
+
+    def __init__(self, block: InvertedResidualBlock, inner: int) -> None:
+        super().__init__()
+        self.block = block
+        self.inner = inner
+        self.norms = nn.ModuleList(nn.BatchNorm2d(size) for size in (inner, inner, block.channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features after the block."""
+        block, k = self.block, self.inner
+        expand, spread, project = (_first_weight(part) for part in (block.expand, block.filter, block.project))
+        made = functional.relu6(self.norms[0](functional.conv2d(x, expand[:k])))
+        made = functional.conv2d(made, spread[:k], None, block.stride, 1, groups=k)
+        made = functional.relu6(self.norms[1](made))
+        out: Tensor = self.norms[2](functional.conv2d(made, project[:, :k]))
+        return x + out if block.residual else out
+
+
+def _first_weight(part: nn.Sequential) -> Tensor:
+    layer = part[0]
+    assert isinstance(layer, nn.Conv2d)
+    return layer.weight
 
 
 @final

@@ -9,14 +9,14 @@ from typing import ClassVar, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..backbone import AbstractBackbone, Backbone, Signature
+from ..backbone import AbstractBackbone, AbstractNarrowable, Backbone, Signature
 from ..errors import ShapeError
 from ..scope import Scope
 from ..spec import AbstractSpec, require, require_options
 
 
 @final
-class BasicBlock(nn.Module):
+class BasicBlock(AbstractNarrowable):
     """Two 3 x 3 convolutions beside a shortcut; `b x c x h x w` -> `b x c' x h/s x w/s`."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
@@ -38,6 +38,30 @@ class BasicBlock(nn.Module):
         """Features after the block."""
         inner = functional.relu(self.norm1(self.conv1(x)))
         return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
+
+    def narrowed(self, share: float) -> nn.Module:
+        """The block with the first `share` of the channels between its convolutions."""
+        return _NarrowBasicBlock(self, max(1, round(share * self.conv1.out_channels)))
+
+
+@final
+class _NarrowBasicBlock(nn.Module):
+    """The first channels of a block; the statistics of a slice are its own."""
+
+    def __init__(self, block: BasicBlock, inner: int) -> None:
+        super().__init__()
+        self.block = block
+        self.inner = inner
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.norm2 = nn.BatchNorm2d(block.conv2.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features after the block."""
+        block, k = self.block, self.inner
+        inner = functional.conv2d(x, block.conv1.weight[:k], None, block.conv1.stride, 1)
+        inner = functional.relu(self.norm1(inner))
+        made = self.norm2(functional.conv2d(inner, block.conv2.weight[:, :k], None, 1, 1))
+        return functional.relu(made + block.shortcut(x))
 
 
 @final

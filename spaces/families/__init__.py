@@ -5,9 +5,14 @@ The order is the order in which families change a network.
 
 from ..errors import UnknownNameError
 from ..family import AbstractFamily
-from .sample import EarlyExit, LayerSkipping
+from .sample import EarlyExit, LayerSkipping, MixtureOfExperts, SlimmableWidth
 
-FAMILIES: tuple[type[AbstractFamily], ...] = (LayerSkipping, EarlyExit)
+FAMILIES: tuple[type[AbstractFamily], ...] = (
+    LayerSkipping,
+    SlimmableWidth,
+    MixtureOfExperts,
+    EarlyExit,
+)
 
 
 def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
@@ -22,4 +27,4 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
     raise UnknownNameError(path, name, [member.name for member in FAMILIES])
 
 
-__all__ = ["FAMILIES", "EarlyExit", "LayerSkipping", "family_type"]
+__all__ = ["FAMILIES", "EarlyExit", "LayerSkipping", "MixtureOfExperts", "SlimmableWidth", "family_type"]

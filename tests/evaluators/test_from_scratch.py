@@ -21,6 +21,7 @@ from dynarch.evaluators.from_scratch import (
     load_candidate,
     save_candidate,
 )
+from dynarch.evaluators.score_table import Recording
 from dynarch.evaluators.testing import (
     DECISIONS,
     EvaluatorContract,
@@ -160,8 +161,8 @@ def test_logits_that_are_no_numbers_end_the_candidate(tmp_path: Path, monkeypatc
     session = FromScratch().start(task, contract_splits(), contract_book(task.architecture))
     session.train()
     monkeypatch.setattr(
-        "dynarch.evaluators.from_scratch.exit_logits",
-        lambda network, x: [torch.full((len(x), 3), np.inf) for _ in range(3)],
+        "dynarch.evaluators.score_table.record",
+        lambda network, x, **_: Recording([torch.full((len(x), 3), np.inf) for _ in range(3)], {}, {}),
     )
     for ending in (session.read, session.finish):
         with pytest.raises(EvaluationFailed, match="logits must be finite"):

@@ -12,7 +12,7 @@ from dynarch.spaces.backbone import AbstractBackbone
 from dynarch.spaces.backbones import BACKBONES, InvertedResidual, Residual
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
-from dynarch.spaces.families import FAMILIES, EarlyExit, LayerSkipping
+from dynarch.spaces.families import FAMILIES, EarlyExit, LayerSkipping, MixtureOfExperts, SlimmableWidth
 from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
 from dynarch.spaces.gating import Gating
@@ -25,6 +25,8 @@ ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 # Ranges wide enough to reach every part of a family or backbone, small enough to list all members.
 FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     LayerSkipping(gating=Gating(gate=tuple(member.name for member in GATES), gradient=ALL_GRADIENTS)),
+    SlimmableWidth(gating=Gating(gradient=ALL_GRADIENTS)),
+    MixtureOfExperts(gating=Gating(gradient=ALL_GRADIENTS)),
     EarlyExit(heads=("linear", "mlp", "conv")),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (

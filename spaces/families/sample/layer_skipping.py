@@ -114,7 +114,7 @@ class LayerSkipping(AbstractFamily):
     def apply(cls, choice: LayerSkippingChoice, plan: Plan) -> None:
         """Put a choice between nothing and the block in the place of each block."""
         require_blocks(choice.blocks, plan.outline.residual, "keeps the shape of its features")
-        put_choices(plan, choice.blocks, _ways, choice.gating, family=cls.name, target=choice.target)
+        put_choices(plan, choice.blocks, _ways, choice.gating, knob=cls.name, target=choice.target)
 
     @classmethod
     def describe(cls, choice: LayerSkippingChoice) -> str:
@@ -123,4 +123,4 @@ class LayerSkipping(AbstractFamily):
 
 
 def _ways(block: nn.Module) -> tuple[Branch, Branch]:
-    return Branch(None, 0.0), Branch(block, 1.0)
+    return Branch(None, 0.0), Branch(block, 1.0, id(block))
