@@ -4,11 +4,24 @@ from .architecture import Architecture
 from .backbone import AbstractBackbone, Backbone, Signature
 from .backbones import BACKBONES, InvertedResidual, Residual
 from .decisions import DECISIONS
-from .families import FAMILIES, EarlyExit
+from .families import (
+    FAMILIES,
+    DynamicConvolution,
+    DynamicRelu,
+    EarlyExit,
+    LayerSkipping,
+    MixtureOfExperts,
+    SlimmableWidth,
+    SqueezeExcitation,
+)
 from .family import AbstractFamily
+from .gates import GATES
+from .gating import Gating
+from .gradients import GRADIENTS
 from .network import DynamicNetwork, Routed
 from .policy import Policy
 from .recipe import Recipe
+from .resource import Resource
 from .scope import Scope
 from .space import Space, build, describe
 from .trace import Recorder
@@ -17,21 +30,31 @@ __all__ = [
     "BACKBONES",
     "DECISIONS",
     "FAMILIES",
+    "GATES",
+    "GRADIENTS",
     "AbstractBackbone",
     "AbstractFamily",
     "Architecture",
     "Backbone",
+    "DynamicConvolution",
     "DynamicNetwork",
+    "DynamicRelu",
     "EarlyExit",
+    "Gating",
     "InvertedResidual",
+    "LayerSkipping",
+    "MixtureOfExperts",
     "Policy",
     "Recipe",
     "Recorder",
     "Residual",
+    "Resource",
     "Routed",
     "Scope",
     "Signature",
+    "SlimmableWidth",
     "Space",
+    "SqueezeExcitation",
     "build",
     "describe",
 ]

@@ -31,8 +31,15 @@ def placed(blocks: Sequence[int], placements: Sequence[str]) -> dict[str, tuple[
     return made
 
 
+def check_blocks(blocks: Sequence[int]) -> None:
+    """Raise unless there are blocks, and they ascend from 0 on."""
+    require(len(blocks) > 0, "blocks", "must name at least one block")
+    ascending = list(blocks) == sorted(set(blocks)) and blocks[0] >= 0
+    require(ascending, "blocks", f"must ascend from 0, got {list(blocks)}")
+
+
 def require_blocks(blocks: Sequence[int], allowed: Sequence[int], why: str) -> None:
-    """Raise unless `blocks` ascend and are allowed; `why` says what the allowed ones have in common."""
+    """Raise unless all `blocks` are allowed; `why` says what the allowed ones have in common."""
     for index, block in enumerate(blocks):
         known = ", ".join(map(str, allowed)) or "there are none"
         require(block in allowed, f"blocks.{index}", f"must be a block that {why} ({known}), but got {block}")

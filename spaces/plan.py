@@ -38,7 +38,7 @@ class Plan:
         self.targets: list[ResourceTarget] = []
         self._blocks: list[nn.Module] = list(backbone.blocks)
         self._first: list[AbstractStep] = []
-        self._after: list[list[AbstractStep]] = [[] for _ in backbone.blocks]
+        self._after: list[list[nn.Module]] = [[] for _ in backbone.blocks]
 
     def block(self, block: int) -> nn.Module:
         """What stands in a block's place now.
@@ -69,14 +69,14 @@ class Plan:
         """Put a step between the stem and the first block."""
         self._first.append(step)
 
-    def insert_after(self, block: int, step: AbstractStep) -> None:
-        """Put a step between block number `block` and the next.
+    def insert_after(self, block: int, link: nn.Module) -> None:
+        """Put a step, or a plain module, between block number `block` and what follows it.
 
         Raises:
-            ShapeError: if there is no such block, or nothing follows it.
+            ShapeError: if there is no such block, or a step is to follow the last: the final head decides there.
         """
-        self._check(block, len(self._after) - 1)
-        self._after[block].append(step)
+        self._check(block, len(self._after) - isinstance(link, AbstractStep))
+        self._after[block].append(link)
 
     def charge(self, target: ResourceTarget) -> None:
         """Let training charge for what runs."""

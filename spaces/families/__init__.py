@@ -1,16 +1,28 @@
 """The families. Adding one: a file in its wing, a line in `FAMILIES`, a row in the tests.
 
-The order is the order in which families change a network.
+The order is the order in which families change a network: first what stands in the place of blocks, then what stands
+behind them, then what lets inputs out.
 """
 
 from ..errors import UnknownNameError
 from ..family import AbstractFamily
-from .sample import EarlyExit, LayerSkipping, MixtureOfExperts, SlimmableWidth
+from .sample import (
+    DynamicConvolution,
+    DynamicRelu,
+    EarlyExit,
+    LayerSkipping,
+    MixtureOfExperts,
+    SlimmableWidth,
+    SqueezeExcitation,
+)
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
     SlimmableWidth,
     MixtureOfExperts,
+    DynamicConvolution,
+    SqueezeExcitation,
+    DynamicRelu,
     EarlyExit,
 )
 
@@ -27,4 +39,14 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
     raise UnknownNameError(path, name, [member.name for member in FAMILIES])
 
 
-__all__ = ["FAMILIES", "EarlyExit", "LayerSkipping", "MixtureOfExperts", "SlimmableWidth", "family_type"]
+__all__ = [
+    "FAMILIES",
+    "DynamicConvolution",
+    "DynamicRelu",
+    "EarlyExit",
+    "LayerSkipping",
+    "MixtureOfExperts",
+    "SlimmableWidth",
+    "SqueezeExcitation",
+    "family_type",
+]

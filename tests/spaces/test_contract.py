@@ -12,7 +12,16 @@ from dynarch.spaces.backbone import AbstractBackbone
 from dynarch.spaces.backbones import BACKBONES, InvertedResidual, Residual
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
-from dynarch.spaces.families import FAMILIES, EarlyExit, LayerSkipping, MixtureOfExperts, SlimmableWidth
+from dynarch.spaces.families import (
+    FAMILIES,
+    DynamicConvolution,
+    DynamicRelu,
+    EarlyExit,
+    LayerSkipping,
+    MixtureOfExperts,
+    SlimmableWidth,
+    SqueezeExcitation,
+)
 from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
 from dynarch.spaces.gating import Gating
@@ -27,6 +36,9 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     LayerSkipping(gating=Gating(gate=tuple(member.name for member in GATES), gradient=ALL_GRADIENTS)),
     SlimmableWidth(gating=Gating(gradient=ALL_GRADIENTS)),
     MixtureOfExperts(gating=Gating(gradient=ALL_GRADIENTS)),
+    DynamicConvolution(),
+    SqueezeExcitation(reduction=(2, 4)),
+    DynamicRelu(),
     EarlyExit(heads=("linear", "mlp", "conv")),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (

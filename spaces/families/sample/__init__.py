@@ -1,11 +1,18 @@
 """Sample-wise families: what runs depends on the whole input."""
 
+from .dynamic_convolution import DynamicConvolution, DynamicConvolutionChoice
+from .dynamic_relu import DynamicRelu, DynamicReluChoice
 from .early_exit import EarlyExit, EarlyExitChoice
 from .layer_skipping import LayerSkipping, LayerSkippingChoice
 from .mixture_of_experts import MixtureOfExperts, MixtureOfExpertsChoice
 from .slimmable_width import SlimmableWidth, SlimmableWidthChoice
+from .squeeze_excitation import SqueezeExcitation, SqueezeExcitationChoice
 
 __all__ = [
+    "DynamicConvolution",
+    "DynamicConvolutionChoice",
+    "DynamicRelu",
+    "DynamicReluChoice",
     "EarlyExit",
     "EarlyExitChoice",
     "LayerSkipping",
@@ -14,4 +21,6 @@ __all__ = [
     "MixtureOfExpertsChoice",
     "SlimmableWidth",
     "SlimmableWidthChoice",
+    "SqueezeExcitation",
+    "SqueezeExcitationChoice",
 ]

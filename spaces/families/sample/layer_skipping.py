@@ -11,12 +11,12 @@ from torch import nn
 from ...backbone import Outline
 from ...choice_step import Branch
 from ...family import AbstractFamily
-from ...gated import PLACEMENTS, placed, put_choices, require_blocks
+from ...gated import PLACEMENTS, check_blocks, placed, put_choices, require_blocks
 from ...gating import Gating, GatingChoice
 from ...plan import Plan
 from ...resource import Resource, ResourceChoice
 from ...scope import Scope
-from ...spec import AbstractSpec, require, require_options
+from ...spec import AbstractSpec, require_options
 
 
 @final
@@ -36,9 +36,7 @@ class LayerSkippingChoice(AbstractSpec):
 
     def check(self) -> None:
         """At least one block, in order."""
-        require(len(self.blocks) > 0, "blocks", "must name at least one block")
-        ascending = list(self.blocks) == sorted(set(self.blocks)) and self.blocks[0] >= 0
-        require(ascending, "blocks", f"must ascend from 0, got {list(self.blocks)}")
+        check_blocks(self.blocks)
 
 
 @final

@@ -11,7 +11,7 @@ from torch import nn
 from ...backbone import AbstractNarrowable, Outline
 from ...choice_step import Branch
 from ...family import AbstractFamily
-from ...gated import EXPLORE, PLACEMENTS, placed, put_choices, require_blocks
+from ...gated import EXPLORE, PLACEMENTS, check_blocks, placed, put_choices, require_blocks
 from ...gating import Gating, GatingChoice
 from ...plan import Plan
 from ...resource import Resource, ResourceChoice
@@ -38,9 +38,7 @@ class SlimmableWidthChoice(AbstractSpec):
 
     def check(self) -> None:
         """Blocks and shares in order."""
-        require(len(self.blocks) > 0, "blocks", "must name at least one block")
-        ascending = list(self.blocks) == sorted(set(self.blocks)) and self.blocks[0] >= 0
-        require(ascending, "blocks", f"must ascend from 0, got {list(self.blocks)}")
+        check_blocks(self.blocks)
         check_shares(self.shares, "shares")
 
 
