@@ -36,7 +36,7 @@ from dynarch.tests.tiny_searches import (
     trials,
 )
 
-pytestmark = pytest.mark.slow  # whole drivers are started, killed and resumed: minutes
+slow = pytest.mark.slow  # the tests that start three drivers and more, or wait for workers that die
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,7 @@ def assert_saved(service: SearchService, search_id: str, stopped: tuple[int, str
     assert service.get(search_id).status().state == "interrupted"
 
 
+@slow
 def test_a_search_goes_on_after_every_kind_of_end(service: SearchService, ledger: Ledger, tmp_path: Path) -> None:
     """Ctrl-C, then SIGTERM, then a cancellation from another process; a second driver is refused meanwhile."""
     asked, before = 7, ids(ledger)
@@ -220,6 +221,7 @@ def _bad_day(ledger: Ledger) -> BadDay:
     return day
 
 
+@slow
 def test_a_killed_worker_is_replaced_and_goes_on_from_its_checkpoint(ledger: Ledger, bad_day: BadDay) -> None:
     assert bad_day.kills[ONCE] == 1
     robbed = ended(ledger, bad_day.search.id)[ONCE]
@@ -232,6 +234,7 @@ def test_a_killed_worker_is_replaced_and_goes_on_from_its_checkpoint(ledger: Led
     assert epochs == list(range(epochs[0], bad_day.epochs + 1))
 
 
+@slow
 def test_a_candidate_whose_worker_always_dies_fails_alone(
     service: SearchService, ledger: Ledger, bad_day: BadDay
 ) -> None:
@@ -245,12 +248,14 @@ def test_a_candidate_whose_worker_always_dies_fails_alone(
     assert bad_day.search.front()
 
 
+@slow
 def test_a_search_without_mlflow_says_so_once(bad_day: BadDay) -> None:
     assert len(bad_day.warnings) == 1
     assert bad_day.warnings[0].startswith("MLflow is away, results wait in the ledger for `dynarch resume`: MLflow at")
     assert "\n" not in bad_day.warnings[0]
 
 
+@slow
 def test_what_mlflow_missed_is_written_when_it_is_back(service: SearchService, bad_day: BadDay) -> None:
     search_id = bad_day.search.id
     with pytest.raises(StoreError, match="MLflow is away"):

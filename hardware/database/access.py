@@ -3,6 +3,9 @@
 Each part of dynarch that keeps tables declares a `Component`. Its version table has a name of its own:
 Optuna and MLflow may share the database, and each keeps an `alembic_version` there. A transaction that is
 going to write takes the lock when it begins: in SQLite, one asked for half-way cannot be waited for.
+
+A database may fail for a moment: a lock, a disk that did not answer, a server that starts again. Only what
+is whole can be done over, so work is handed over as a function and runs from its beginning in a new transaction.
 """
 
 from __future__ import annotations
@@ -48,6 +51,9 @@ _CONNECT_TIMEOUT_SECONDS: Final = 10
 _TRANSIENT: Final = (
     "database is locked",
     "database schema is locked",
+    "locking protocol",
+    "disk i/o error",
+    "deadlock detected",
     "is the server running",
     "starting up",
     "shutting down",
@@ -121,25 +127,24 @@ class Database:
         """`sqlite` or `postgresql`."""
         return self._engine.dialect.name
 
-    @contextmanager
-    def session(self, *, write: bool = True) -> Iterator[Session]:
-        """One transaction: committed at the end, rolled back on any error.
-
-        Only its beginning is retried, where nothing has been done yet and a second try is always right.
+    def read(self, work: Callable[[Session], Result]) -> Result:
+        """What the work finds in one transaction; done over if the database fails for a moment.
 
         Raises:
-            StoreError: if the database fails or refuses.
+            StoreError: if the database refuses, or goes on failing.
         """
-        with _as_store_error(self._engine.url):
-            session = _retried(lambda: self._begin(write), self._pause)
-            try:
-                yield session
-                session.commit()
-            except BaseException:
-                session.rollback()
-                raise
-            finally:
-                session.close()
+        return self._done(work, write=False)
+
+    def write(self, work: Callable[[Session], Result]) -> Result:
+        """What the work returns, once its transaction is committed; done over if the database fails for a moment.
+
+        Args:
+            work: changes nothing but the database, as what an attempt that failed did there is rolled back.
+
+        Raises:
+            StoreError: if the database refuses, or goes on failing.
+        """
+        return self._done(work, write=True)
 
     def insert_new(self, session: Session, row: type[DeclarativeBase], values: Sequence[Mapping[str, Any]]) -> None:
         """Insert what is not there yet; a row that breaks a unique constraint is left as it stands."""
@@ -152,14 +157,29 @@ class Database:
         """Give every connection back."""
         self._engine.dispose()
 
-    def _begin(self, write: bool) -> Session:
-        session = Session(self._engine, expire_on_commit=False)
+    def _done(self, work: Callable[[Session], Result], *, write: bool) -> Result:
+        with _as_store_error(self._engine.url):
+            return _retried(lambda: self._attempt(work, write), self._pause)
+
+    def _attempt(self, work: Callable[[Session], Result], write: bool) -> Result:
+        with Session(self._engine, expire_on_commit=False) as session:  # rolls back what it did not commit
+            try:
+                session.connection(execution_options={"dynarch_write": write})
+                result = work(session)
+                session.flush()
+                self._commit(session)
+            except DBAPIError:
+                session.invalidate()  # a connection that failed may go on failing
+                raise
+            return result
+
+    def _commit(self, session: Session) -> None:
         try:
-            session.connection(execution_options={"dynarch_write": write})
-        except BaseException:
-            session.close()
-            raise
-        return session
+            session.commit()
+        except DBAPIError as error:
+            if self.backend == "sqlite":  # where a commit that failed did not take place
+                raise
+            raise StoreError(explained(error, self._engine.url)) from error  # a server may have come to its end
 
     def _bring_to_head(self) -> None:
         with self._engine.connect() as connection:

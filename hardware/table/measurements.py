@@ -38,8 +38,9 @@ class AbstractMeasurementRecords(AbstractTableRecords):
 
         Rounds of accepted sessions count, those of a session that was killed among them.
         """
-        measured: dict[Visited, int] = {}
-        with self.database.session(write=False) as session:
+
+        def work(session: Transaction) -> dict[Visited, int]:
+            measured: dict[Visited, int] = {}
             for some in in_chunks(list(dict.fromkeys(keys))):
                 counted = (
                     select(MeasurementRow.key_hash, MeasurementRow.batch, func.count())
@@ -49,6 +50,9 @@ class AbstractMeasurementRecords(AbstractTableRecords):
                     .group_by(MeasurementRow.key_hash, MeasurementRow.batch)
                 )
                 measured |= {(key, batch): count for key, batch, count in session.execute(counted)}
+            return measured
+
+        measured = self.database.read(work)
         wanted = ((key, batch) for key in keys for batch in batches)
         return {entry: rounds - found for entry in wanted if (found := measured.get(entry, 0)) < rounds}
 
@@ -69,7 +73,8 @@ class AbstractMeasurementRecords(AbstractTableRecords):
             StoreError: if a row of this session was recorded with another result, or the session belongs to
                 another environment: measurements are never changed.
         """
-        with self.database.session() as transaction:
+
+        def work(transaction: Transaction) -> None:
             items = [list(item) for item in environment.items]
             new = {"id": environment.environment_id, "items": items}
             self.database.insert_new(transaction, EnvironmentRow, [new])
@@ -93,12 +98,17 @@ class AbstractMeasurementRecords(AbstractTableRecords):
                     )
                 )
 
+        self.database.write(work)
+
     def part_keys(self, environment_id: str) -> dict[str, PartKey]:
         """The parts that were measured in an environment, by hash, with what they execute."""
         measured = select(MeasurementRow.key_hash).where(MeasurementRow.environment_id == environment_id)
-        with self.database.session(write=False) as session:
+
+        def work(session: Transaction) -> dict[str, PartKey]:
             rows = session.scalars(select(PartKeyRow).where(PartKeyRow.hash.in_(measured)))
             return {row.hash: row.entity() for row in rows}
+
+        return self.database.read(work)
 
     def _keep_session(self, transaction: Transaction, environment_id: str, session: Session) -> None:
         now = self.now()

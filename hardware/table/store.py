@@ -72,9 +72,12 @@ class LatencyTable(AbstractMeasurementRecords, AbstractTransferRecords):
 
     def environments(self) -> dict[str, Environment]:
         """Every environment that something was recorded for, by id."""
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> dict[str, Environment]:
             rows = session.scalars(select(EnvironmentRow).order_by(EnvironmentRow.id))
             return {row.id: row.entity() for row in rows}
+
+        return self.database.read(work)
 
     def describe(self, environment_id: str) -> TableSummary:
         """What the table holds for one environment.
@@ -82,7 +85,8 @@ class LatencyTable(AbstractMeasurementRecords, AbstractTransferRecords):
         Raises:
             StoreError: if nothing was recorded for it.
         """
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> TableSummary:
             environment = self._environment_row(session, environment_id, lock=False).entity()
             measurements, batches = _measured(session, environment_id)
             sessions, rejected = _sessions(session, environment_id)
@@ -97,6 +101,8 @@ class LatencyTable(AbstractMeasurementRecords, AbstractTransferRecords):
                 rejected_sessions=rejected,
                 versions=tuple(row.entity() for row in session.scalars(versions)),
             )
+
+        return self.database.read(work)
 
     def close(self) -> None:
         """Give every connection back."""

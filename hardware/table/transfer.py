@@ -29,7 +29,8 @@ class AbstractTransferRecords(AbstractVersionRecords):
             StoreError: if nothing that counts was measured, the version is unknown, or one of its sessions was
                 rejected after it was frozen.
         """
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> TableContents:
             # The lock keeps profiling from adding rows between two of these statements.
             environment = self._environment_row(session, environment_id, lock=True).entity()
             stored = select(SessionRow).filter_by(environment_id=environment_id)
@@ -40,7 +41,7 @@ class AbstractTransferRecords(AbstractVersionRecords):
             named = version or self._contents_hash(session, environment_id)
             measurements = sorted(map(_measurement, session.scalars(which)), key=lambda row: row.contents)
             fitted = select(CorrectionRow).filter_by(environment_id=environment_id, version=named)
-            found = TableContents(
+            return TableContents(
                 environment=environment,
                 version=named,
                 sessions=tuple(sorted(map(_session, session.scalars(stored)), key=lambda each: each.session_id)),
@@ -48,24 +49,33 @@ class AbstractTransferRecords(AbstractVersionRecords):
                 measurements=tuple(measurements),
                 corrections=tuple(row.entity() for row in session.scalars(fitted.order_by(CorrectionRow.id))),
             )
-        if found.hashed() != named:
+
+        found = self.database.read(work)
+        if found.hashed() != found.version:
             raise StoreError(
-                f"version {named!r} of environment {environment_id!r} is no longer what its measurements hash to, as"
-                " one of its sessions was rejected since or another dynarch froze it; use the present state instead"
+                f"version {found.version!r} of environment {environment_id!r} is no longer what its measurements hash"
+                " to, as one of its sessions was rejected since or another dynarch froze it; use the present state"
+                " instead"
             )
         return found
 
     def sessions(self, environment_id: str) -> tuple[StoredSession, ...]:
         """Every session in an environment, by id."""
         stored = select(SessionRow).filter_by(environment_id=environment_id)
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> tuple[StoredSession, ...]:
             return tuple(sorted(map(_session, session.scalars(stored)), key=lambda each: each.session_id))
+
+        return self.database.read(work)
 
     def measurements(self, environment_id: str) -> tuple[StoredMeasurement, ...]:
         """Every measurement in an environment, those of rejected sessions too, in the order in which they came."""
         which = select(MeasurementRow).filter_by(environment_id=environment_id).order_by(MeasurementRow.id)
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> tuple[StoredMeasurement, ...]:
             return tuple(map(_measurement, session.scalars(which)))
+
+        return self.database.read(work)
 
     def receive(self, contents: TableContents) -> Added:
         """Add what is not here yet, as imported; if anything contradicts what is here, nothing is added.
@@ -78,7 +88,8 @@ class AbstractTransferRecords(AbstractVersionRecords):
                 something new would join an environment that was measured here.
         """
         environment_id = contents.environment.environment_id
-        with self.database.session() as session:
+
+        def work(session: Session) -> Added:
             items = [list(item) for item in contents.environment.items]
             self.database.insert_new(session, EnvironmentRow, [{"id": environment_id, "items": items}])
             self._environment_row(session, environment_id, lock=True)
@@ -100,6 +111,8 @@ class AbstractTransferRecords(AbstractVersionRecords):
             pinned = session.scalars(frozen).one_or_none() is not None
             counts = (len(sessions), len(parts), len(measurements), corrections)
             return Added(environment_id, contents.version, *counts, pinned)
+
+        return self.database.write(work)
 
     def _write(
         self,

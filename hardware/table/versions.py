@@ -39,7 +39,8 @@ class AbstractVersionRecords(AbstractTableRecords):
             StoreError: if the version is unknown.
         """
         names = list(dict.fromkeys(hashes))
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> dict[Visited, Entry]:
             which = self._members(session, environment_id, version)
             rows = [
                 row
@@ -54,7 +55,9 @@ class AbstractVersionRecords(AbstractTableRecords):
             missing = [(name, batch) for name in names for batch in batches if (name, batch) not in found]
             if missing:
                 raise self._lacking(session, environment_id, missing)
-        return {(name, batch): found[name, batch] for name in names for batch in batches}
+            return {(name, batch): found[name, batch] for name in names for batch in batches}
+
+        return self.database.read(work)
 
     def measured(
         self,
@@ -69,9 +72,12 @@ class AbstractVersionRecords(AbstractTableRecords):
         Raises:
             StoreError: if the version is unknown.
         """
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> dict[Visited, Entry]:
             which = self._members(session, environment_id, version)
             return _entries_of(session.scalars(select(MeasurementRow).where(*which, at_density(density))), statistic)
+
+        return self.database.read(work)
 
     def version(self, environment_id: str) -> str:
         """Hash of the contents of all accepted measurements of the environment, as of now.
@@ -79,8 +85,11 @@ class AbstractVersionRecords(AbstractTableRecords):
         Raises:
             StoreError: if there are none.
         """
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> str:
             return self._contents_hash(session, environment_id)
+
+        return self.database.read(work)
 
     def freeze(self, environment_id: str) -> TableVersion:
         """Pin the present state, so that predictions made from it can be made again later.
@@ -90,15 +99,21 @@ class AbstractVersionRecords(AbstractTableRecords):
         Raises:
             StoreError: if nothing was measured.
         """
-        with self.database.session() as session:
+
+        def work(session: Session) -> TableVersion:
             self._environment_row(session, environment_id, lock=True)
             return self._pin(session, environment_id).entity()
 
+        return self.database.write(work)
+
     def versions(self, environment_id: str) -> tuple[TableVersion, ...]:
         """The frozen versions of the environment, the oldest first."""
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> tuple[TableVersion, ...]:
             stored = select(VersionRow).filter_by(environment_id=environment_id).order_by(VersionRow.id)
             return tuple(row.entity() for row in session.scalars(stored))
+
+        return self.database.read(work)
 
     def put_correction(
         self, correction_id: str, environment_id: str, version: str, payload: Mapping[str, object]
@@ -110,7 +125,8 @@ class AbstractVersionRecords(AbstractTableRecords):
         """
         plain = plain_json(payload, "correction")
         key = {"correction_id": correction_id, "environment_id": environment_id, "version": version}
-        with self.database.session() as session:
+
+        def work(session: Session) -> None:
             self._environment_row(session, environment_id, lock=True)
             self._frozen(session, environment_id, version)
             row = session.scalars(select(CorrectionRow).filter_by(**key)).one_or_none()
@@ -122,19 +138,27 @@ class AbstractVersionRecords(AbstractTableRecords):
                     " corrections are never changed: give it an id of its own"
                 )
 
+        self.database.write(work)
+
     def correction(self, correction_id: str) -> StoredCorrection | None:
         """The correction of that id, or None; of equal ones fitted on several versions, the first."""
         stored = select(CorrectionRow).filter_by(correction_id=correction_id).order_by(CorrectionRow.id)
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> StoredCorrection | None:
             row = session.scalars(stored.limit(1)).one_or_none()
             return None if row is None else row.entity()
+
+        return self.database.read(work)
 
     def latest_correction(self, environment_id: str, version: str) -> StoredCorrection | None:
         """The correction of a version that was kept last, or None."""
         stored = select(CorrectionRow).filter_by(environment_id=environment_id, version=version)
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> StoredCorrection | None:
             row = session.scalars(stored.order_by(CorrectionRow.id.desc()).limit(1)).one_or_none()
             return None if row is None else row.entity()
+
+        return self.database.read(work)
 
     def _pin(self, session: Session, environment_id: str) -> VersionRow:
         """The frozen version of the present state, made if there is none; the caller holds the lock."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
@@ -44,18 +45,19 @@ class AbstractEvaluationRecords(AbstractRecords):
             SearchNotFoundError: if there is no such search.
         """
         key = {"architecture_id": architecture_id, "seed": seed, "fidelity": fidelity}
-        new = EvaluationRow(
-            search_id=search_id,
-            number=number,
+        new = {
+            "search_id": search_id,
+            "number": number,
             **key,
-            architecture=plain_json(architecture, "architecture"),
-            params=plain_json(params, "params"),
-            level=plain_json(level, "level"),
-            evaluator=evaluator,
-            created_at=created_at,
-            optuna_trial=optuna_trial,
-        )
-        with self.database.session() as session:
+            "architecture": plain_json(architecture, "architecture"),
+            "params": plain_json(params, "params"),
+            "level": plain_json(level, "level"),
+            "evaluator": evaluator,
+            "created_at": created_at,
+            "optuna_trial": optuna_trial,
+        }
+
+        def work(session: Session) -> Evaluation:
             self._search_row(session, search_id)
             held = select(EvaluationRow).filter_by(search_id=search_id)
             known = session.scalars(held.filter_by(**key)).one_or_none()
@@ -67,23 +69,32 @@ class AbstractEvaluationRecords(AbstractRecords):
                     f"evaluation {number} of search {search_id!r} is already architecture"
                     f" {taken.architecture_id!r} and cannot be {architecture_id!r} too; take a free number"
                 )
-            session.add(new)
+            row = EvaluationRow(**new)
+            session.add(row)
             session.flush()
-            return new.entity()
+            return row.entity()
+
+        return self.database.write(work)
 
     def start(self, search_id: str, number: int) -> Evaluation:
         """Count one more attempt and mark the evaluation as running; a terminal one is returned unchanged."""
-        with self.database.session() as session:
+
+        def work(session: Session) -> Evaluation:
             row = self._evaluation_row(session, search_id, number)
             if row.state not in TERMINAL_STATES:
                 row.state = "running"
                 row.attempts += 1
             return row.entity()
 
+        return self.database.write(work)
+
     def link_trial(self, search_id: str, number: int, optuna_trial: int) -> None:
         """Say which Optuna trial now stands for the evaluation; after a resume it may be a new one."""
-        with self.database.session() as session:
+
+        def work(session: Session) -> None:
             self._evaluation_row(session, search_id, number).optuna_trial = optuna_trial
+
+        self.database.write(work)
 
     def record_rung(self, search_id: str, number: int, epoch: int, *, points: Sequence[object], kept: bool) -> Rung:
         """Record the scheduler's verdict on a candidate at an epoch; the first writer wins.
@@ -95,7 +106,8 @@ class AbstractEvaluationRecords(AbstractRecords):
             StoreError: if the evaluation is unknown.
         """
         plain = plain_json(list(points), "points")
-        with self.database.session() as session:
+
+        def work(session: Session) -> Rung:
             self._evaluation_row(session, search_id, number)
             there = select(RungRow).filter_by(search_id=search_id, number=number, epoch=epoch)
             row = session.scalars(there).one_or_none()
@@ -105,11 +117,16 @@ class AbstractEvaluationRecords(AbstractRecords):
                 session.flush()
             return row.entity()
 
+        return self.database.write(work)
+
     def rungs(self, search_id: str) -> tuple[Rung, ...]:
         """All verdicts in the order of recording, from which the scheduler rebuilds its state."""
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> tuple[Rung, ...]:
             rows = session.scalars(select(RungRow).filter_by(search_id=search_id).order_by(RungRow.id))
             return tuple(row.entity() for row in rows)
+
+        return self.database.read(work)
 
     def finish(
         self,
@@ -148,10 +165,11 @@ class AbstractEvaluationRecords(AbstractRecords):
             StoreError: if the evaluation is unknown or a value cannot be stored.
         """
         _check_ending(state, artefacts)
-        rows = _point_rows(search_id, number, points)
+        plain_points = [_plain_point(index, point) for index, point in enumerate(points)]
         plain_metrics = None if metrics is None else plain_json(metrics, "metrics")
         plain_curve = None if curve is None else plain_json(list(curve), "curve", nan_as_none=True)
-        with self.database.session() as session:
+
+        def work(session: Session) -> bool:
             row = self._evaluation_row(session, search_id, number)
             if row.state in TERMINAL_STATES:
                 return False
@@ -163,8 +181,10 @@ class AbstractEvaluationRecords(AbstractRecords):
             row.curve = plain_curve
             row.artefacts = artefacts
             row.finished_at = finished_at
-            session.add_all(rows)
+            session.add_all(PointRow(search_id=search_id, number=number, **point) for point in plain_points)
             return True
+
+        return self.database.write(work)
 
     def mark_told(self, search_id: str, number: int) -> None:
         """Record that the sampler knows the outcome.
@@ -172,8 +192,11 @@ class AbstractEvaluationRecords(AbstractRecords):
         Raises:
             StoreError: if there is no outcome yet: the ledger commits first.
         """
-        with self.database.session() as session:
+
+        def work(session: Session) -> None:
             self._ended_row(session, search_id, number).told = True
+
+        self.database.write(work)
 
     def mark_logged(self, search_id: str, number: int, run_id: str) -> str:
         """Record that the MLflow run of that id holds the outcome; the first run wins.
@@ -184,12 +207,15 @@ class AbstractEvaluationRecords(AbstractRecords):
         Raises:
             StoreError: if there is no outcome yet: the ledger commits first.
         """
-        with self.database.session() as session:
+
+        def work(session: Session) -> str:
             row = self._ended_row(session, search_id, number)
             if not row.logged or row.mlflow_run_id is None:
                 row.mlflow_run_id = run_id
                 row.logged = True
             return row.mlflow_run_id
+
+        return self.database.write(work)
 
     def evaluation(self, search_id: str, number: int) -> Evaluation | None:
         """The evaluation of that number, or None."""
@@ -207,9 +233,12 @@ class AbstractEvaluationRecords(AbstractRecords):
     def counts(self, search_id: str) -> Counts:
         """How many evaluations are in each state."""
         by_state = select(EvaluationRow.state, func.count()).filter_by(search_id=search_id)
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> dict[str, int]:
             rows = session.execute(by_state.group_by(EvaluationRow.state))
-            found = {row[0]: row[1] for row in rows}
+            return {row[0]: row[1] for row in rows}
+
+        found = self.database.read(work)
         return Counts(
             done=found.get("finished", 0),
             stopped=found.get("stopped", 0),
@@ -220,8 +249,11 @@ class AbstractEvaluationRecords(AbstractRecords):
 
     def _evaluations(self, search_id: str, *only: ColumnElement[bool]) -> tuple[Evaluation, ...]:
         wanted = select(EvaluationRow).filter_by(search_id=search_id).where(*only)
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> tuple[Evaluation, ...]:
             return tuple(row.entity() for row in session.scalars(wanted.order_by(EvaluationRow.number)))
+
+        return self.database.read(work)
 
     def _ended_row(self, session: Session, search_id: str, number: int) -> EvaluationRow:
         row = self._evaluation_row(session, search_id, number)
@@ -245,14 +277,9 @@ def _check_ending(state: str, artefacts: str | None) -> None:
         )
 
 
-def _point_rows(search_id: str, number: int, points: Sequence[NewPoint]) -> list[PointRow]:
-    return [
-        PointRow(
-            search_id=search_id,
-            number=number,
-            index=index,
-            policy=plain_json(point.policy, f"points[{index}].policy"),
-            metrics=plain_json(point.metrics, f"points[{index}].metrics"),
-        )
-        for index, point in enumerate(points)
-    ]
+def _plain_point(index: int, point: NewPoint) -> dict[str, Any]:
+    return {
+        "index": index,
+        "policy": plain_json(point.policy, f"points[{index}].policy"),
+        "metrics": plain_json(point.metrics, f"points[{index}].metrics"),
+    }

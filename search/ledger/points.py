@@ -25,9 +25,12 @@ class AbstractPointRecords(AbstractRecords):
         wanted = select(PointRow).filter_by(search_id=search_id)
         if front_only:
             wanted = wanted.where(PointRow.front)
-        with self.database.session(write=False) as session:
+
+        def work(session: Session) -> tuple[Point, ...]:
             rows = session.scalars(wanted.order_by(PointRow.number, PointRow.index))
             return tuple(row.entity() for row in rows)
+
+        return self.database.read(work)
 
     def mark_front(self, search_id: str, members: Iterable[PointKey]) -> None:
         """Make these points the front of the search, instead of those that were.
@@ -36,7 +39,8 @@ class AbstractPointRecords(AbstractRecords):
             StoreError: if a point is unknown, or its evaluation did not finish: full fidelity only.
         """
         keys = sorted(set(members))
-        with self.database.session() as session:
+
+        def work(session: Session) -> None:
             self._search_row(session, search_id)
             found = self._points_of(session, search_id, keys)
             partial = self._partly_trained(session, search_id, {number for number, _ in keys})
@@ -49,14 +53,19 @@ class AbstractPointRecords(AbstractRecords):
             for row in found.values():
                 row.front = True
 
+        self.database.write(work)
+
     def open_test(self, search_id: str, at: float) -> bool:
         """Note that the test split is used from now on; False if it had been opened before."""
-        with self.database.session() as session:
+
+        def work(session: Session) -> bool:
             row = self._search_row(session, search_id)
             if row.test_opened_at is not None:
                 return False
             row.test_opened_at = at
             return True
+
+        return self.database.write(work)
 
     def score_points(self, search_id: str, scores: Mapping[PointKey, Mapping[str, object]]) -> None:
         """Record what the test split says of these points: all of them or, on any mistake, none.
@@ -66,7 +75,8 @@ class AbstractPointRecords(AbstractRecords):
                 test split is used once.
         """
         plain = {key: plain_json(score, f"test of point {key}") for key, score in scores.items()}
-        with self.database.session() as session:
+
+        def work(session: Session) -> None:
             if self._search_row(session, search_id).test_opened_at is None:
                 raise StoreError(
                     f"the test split of search {search_id!r} has not been opened; call open_test when it ends"
@@ -81,6 +91,8 @@ class AbstractPointRecords(AbstractRecords):
             for key, row in found.items():
                 row.test = plain[key]
 
+        self.database.write(work)
+
     def record_measured(self, search_id: str, measured: Mapping[PointKey, Mapping[str, object]]) -> None:
         """Record what devices measured of these points; a later measurement replaces an earlier one.
 
@@ -88,10 +100,13 @@ class AbstractPointRecords(AbstractRecords):
             StoreError: if a point is unknown.
         """
         plain = {key: plain_json(value, f"measurement of point {key}") for key, value in measured.items()}
-        with self.database.session() as session:
+
+        def work(session: Session) -> None:
             self._search_row(session, search_id)
             for key, row in self._points_of(session, search_id, sorted(plain)).items():
                 row.measured = plain[key]
+
+        self.database.write(work)
 
     def _points_of(self, session: Session, search_id: str, keys: Iterable[PointKey]) -> dict[PointKey, PointRow]:
         found: dict[PointKey, PointRow] = {}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from dynarch.search.ledger import Evaluation, Ledger, NewPoint
 
@@ -90,8 +91,12 @@ def take(url: str, holder: str) -> bool:
 
 def stall_inside(ready: Connection, url: str) -> None:
     """Write half of what finishing evaluation 0 writes, say so, and never commit."""
-    with Ledger.open(url) as ledger, ledger.database.session() as session:
+
+    def stall(session: Session) -> None:
         session.execute(text("UPDATE dynarch_evaluation SET state = 'finished', metrics = '{}'"))
         session.execute(text("UPDATE dynarch_search SET status = 'finished'"))
         ready.send("inside")
         time.sleep(600)
+
+    with Ledger.open(url) as ledger:
+        ledger.database.write(stall)
