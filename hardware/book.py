@@ -106,13 +106,13 @@ class DevicePages:
             "environment_id": self.environment_id,
             "table_version": self.table_version,
             "correction": self.correction.to_dict(),
-            "curves": {key: [list(curve.batches), list(curve.ms)] for key, curve in self.curves.items()},
+            "curves": {key: curve.to_list() for key, curve in self.curves.items()},
         }
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> DevicePages:
         """The inverse of `to_mapping`."""
-        curves = {key: PartCurve(tuple(b), tuple(ms), key) for key, (b, ms) in mapping["curves"].items()}
+        curves = {key: PartCurve.from_list(values, key) for key, values in mapping["curves"].items()}
         return cls(
             int(mapping["batch"]),
             str(mapping["environment_id"]),

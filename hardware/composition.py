@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..spaces.errors import DataError, MissingEntryError
 from .correction import Correction, Floats
+from .estimate import LADDER, Estimate, How, least_sure
+from .interval import network_relsd
 
 # Fewest independent inferences for a quantile at 99 % confidence with one over-latency allowed.
 # Source: Reddi et al., "MLPerf Inference Benchmark", ISCA 2020; the rule for early stopping of its
@@ -34,17 +36,22 @@ class PartCurve:
     """What one part costs at the batch sizes it was measured at.
 
     Args:
-        batches: measured batch sizes, ascending.
+        batches: batch sizes, ascending.
         ms: milliseconds a call at each.
         key: the part's key, for messages.
+        doubts: of each size, how its time was come by and the relative standard deviation that this brings;
+            empty if all were measured, as what measurements are off by is in the correction.
+        between_relsd: relative standard deviation that reading between two sizes brings.
 
     Raises:
-        DataError: if the two do not match, or hold values that no measurement gives.
+        DataError: if these do not match, or hold values that no measurement gives.
     """
 
     batches: tuple[int, ...]
     ms: tuple[float, ...]
     key: str = ""
+    doubts: tuple[tuple[How, float], ...] = ()
+    between_relsd: float = 0.0
 
     def __post_init__(self) -> None:
         ascending = all(low < high for low, high in zip((0, *self.batches), self.batches, strict=False))
@@ -53,6 +60,13 @@ class PartCurve:
             raise DataError(
                 f"curve {self.key}".strip(),
                 f"needs ascending batch sizes, one time above 0 for each, but got {self.batches}, {self.ms}",
+            )
+        deviations = (self.between_relsd, *(relsd for _, relsd in self.doubts))
+        known = all(how in LADDER for how, _ in self.doubts) and all(0 <= relsd < math.inf for relsd in deviations)
+        if len(self.doubts) not in (0, len(self.batches)) or not known:
+            raise DataError(
+                f"curve {self.key}".strip(),
+                f"needs a step of the ladder and a deviation for each size, but got {self.doubts}, {deviations[0]}",
             )
 
     def at(self, n: int) -> float:
@@ -76,6 +90,37 @@ class PartCurve:
             )
         return math.exp(float(np.interp(math.log(n), np.log(self.batches), np.log(self.ms))))
 
+    def estimate(self, n: float) -> Estimate:
+        """One call on `n` inputs with all that is known of it; a number that is not whole is a sum of densities.
+
+        Raises:
+            MissingEntryError: if `n` lies outside the measured sizes.
+        """
+        if n in self.batches:
+            how, relsd = self.doubts[self.batches.index(int(n))] if self.doubts else ("measured", 0.0)
+            return Estimate(self.at(int(n)), relsd, how)
+        if 0 < n < 1:  # that share of a call on one
+            one = self.estimate(1)
+            return Estimate(n * one.ms, one.relsd, one.how)
+        low, share = math.floor(n), n - math.floor(n)
+        ms = self.at(low) if share == 0 else (1 - share) * self.at(low) + share * self.at(low + 1)
+        steps, relsds = [how for how, _ in self.doubts], [relsd for _, relsd in self.doubts]
+        doubt = math.hypot(max(relsds, default=0.0), self.between_relsd)
+        return Estimate(ms, doubt, least_sure("interpolated", *steps))
+
+    def to_list(self) -> list[Any]:
+        """Plain JSON values, without the key."""
+        return [list(self.batches), list(self.ms), [list(doubt) for doubt in self.doubts], self.between_relsd]
+
+    @classmethod
+    def from_list(cls, values: Sequence[Any], key: str) -> PartCurve:
+        """The inverse of `to_list`."""
+        batches, ms, doubts, between = values
+        return cls(tuple(batches), tuple(ms), key, tuple((how, relsd) for how, relsd in doubts), between)
+
+
+_Spent = list[tuple[float, Estimate]]  # milliseconds in all, and one call; of one part
+
 
 @final
 @dataclass(frozen=True)
@@ -96,6 +141,8 @@ class LatencyDistribution:
         quantile_is_bound: the quantiles that so few inputs cannot tell; each holds the largest observed
             value, an upper estimate.
         correction_id: the correction that was applied.
+        steps: shares of the time on each step of the ladder that was used, the surest first.
+        relsd: relative standard deviation of the mean from parts that were not measured as they ran.
     """
 
     batch: int
@@ -110,6 +157,8 @@ class LatencyDistribution:
     per_sample_ms: Floats
     quantile_is_bound: tuple[str, ...]
     correction_id: str
+    steps: tuple[tuple[How, float], ...] = ()
+    relsd: float = 0.0
 
     def summary(self) -> dict[str, float]:
         """The numbers without the samples."""
@@ -152,15 +201,17 @@ def compose(
         groups = np.arange(len(counts))[:, None]
     else:
         groups = _shuffled_batches(len(counts), batch, repeats, np.random.default_rng(seed))
-    per_sample = _completion_ms(counts, groups, curves, correction) / batch
+    completion, spent = _completion_ms(counts, groups, curves, correction)
+    per_sample = completion / batch
     observed = float(per_sample.max())
     worst_ms = observed
     if worst is not None:
         together = np.zeros((1, batch), dtype=np.int64)
-        worst_ms = max(observed, float(_completion_ms(worst[None], together, curves, correction)[0]) / batch)
+        worst_ms = max(observed, float(_completion_ms(worst[None], together, curves, correction)[0][0]) / batch)
     values, bounds = _quantiles(per_sample, len(counts) // batch)
     mean = float(per_sample.mean())
-    low, high = correction.interval(mean)
+    relsd = _relsd(spent, correction, float(completion.sum()))
+    low, high = correction.interval(mean, relsd)
     return LatencyDistribution(
         batch=batch,
         mean_ms=mean,
@@ -174,6 +225,8 @@ def compose(
         per_sample_ms=per_sample,
         quantile_is_bound=bounds,
         correction_id=correction.correction_id,
+        steps=_steps(spent),
+        relsd=relsd,
     )
 
 
@@ -202,29 +255,45 @@ def _shuffled_batches(n: int, batch: int, repeats: int, rng: np.random.Generator
 
 def _completion_ms(
     counts: Floats, groups: NDArray[np.int64], curves: Sequence[PartCurve], correction: Correction
-) -> Floats:
-    """When each of `m` groups (`m x batch` numbers of inputs) is done: `m` milliseconds."""
+) -> tuple[Floats, list[_Spent]]:
+    """When each of `m` groups (`m x batch` numbers of inputs) is done: `m` milliseconds, and what each part took."""
     sums, calls = np.zeros(len(groups)), np.zeros(len(groups))
+    spent: list[_Spent] = []
     for part, curve in enumerate(curves):
         column = counts[:, part][groups]  # m x batch
+        spent.append([])
         for repetition in range(math.ceil(column.max(initial=0.0))):
             alive = np.clip(column - repetition, 0.0, 1.0).sum(axis=1)  # m
-            sums += _costs(curve, alive)
+            sums += _costs(curve, alive, spent[-1])
             calls += alive > 0
-    return correction.apply_all(sums, calls)
+    return correction.apply_all(sums, calls), spent
 
 
-def _costs(curve: PartCurve, alive: Floats) -> Floats:
-    """The curve at each number of inputs; below one input, that share of a call on one."""
-    sizes, where = np.unique(alive, return_inverse=True)
-    costs = [size * curve.at(1) if 0 < size < 1 else _between(curve, float(size)) for size in sizes]
-    return np.asarray(costs, dtype=np.float64)[where]
+def _costs(curve: PartCurve, alive: Floats, spent: _Spent) -> Floats:
+    """The curve at each number of inputs; nobody costs nothing. Notes what all of them together cost."""
+    sizes, where, times = np.unique(alive, return_inverse=True, return_counts=True)
+    costs = np.zeros(len(sizes))
+    for index in np.flatnonzero(sizes):
+        estimate = curve.estimate(float(sizes[index]))
+        costs[index] = estimate.ms
+        spent.append((estimate.ms * float(times[index]), estimate))
+    return costs[where]
 
 
-def _between(curve: PartCurve, size: float) -> float:
-    """The curve at a sum of densities, which need not be whole: linear between its neighbours."""
-    low, share = math.floor(size), size - math.floor(size)
-    return curve.at(low) if share == 0 else (1 - share) * curve.at(low) + share * curve.at(low + 1)
+def _relsd(spent: Sequence[_Spent], correction: Correction, completion_ms: float) -> float:
+    """Of the corrected sum of all parts; a part is off in the same direction at all sizes."""
+    parts = []
+    for part in filter(None, spent):
+        total = sum(ms for ms, _ in part)
+        parts.append((1.0, Estimate(total, sum(ms * each.relsd for ms, each in part) / total, "measured")))
+    share = correction.a * sum(each.ms for _, each in parts) / completion_ms if parts else 0.0
+    return share * network_relsd(parts) if parts else 0.0
+
+
+def _steps(spent: Sequence[_Spent]) -> tuple[tuple[How, float], ...]:
+    taken = {how: sum(ms for part in spent for ms, each in part if each.how == how) for how in LADDER}
+    total = sum(taken.values())
+    return tuple((how, ms / total) for how, ms in taken.items() if ms > 0)
 
 
 def _quantiles(values: Floats, independent: int) -> tuple[dict[str, float], tuple[str, ...]]:

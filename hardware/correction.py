@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
 from typing import cast, final
 
@@ -18,6 +18,7 @@ from scipy.optimize import lsq_linear  # type: ignore[import-untyped]
 
 from ..spaces.errors import DataError, SpecError
 from .device import content_id
+from .interval import MIN_RELSD, NORMAL_SCALE, Outcome, calibrate
 
 # In a network a part can only lose the caches that it has to itself when timed alone, so the true
 # factor lies at or above 1 (1.02 to 1.17 were seen). Below 0.5 the fit would explain noise, or parts
@@ -25,10 +26,10 @@ from .device import content_id
 SLOPE_MIN = 0.5
 MIN_FOR_LINE = 4
 MIN_FOR_CALLS = 16
-COVERAGE = 0.90
 # Half-width of the interval, as a log ratio, before anything is known: uncorrected sums of parts were
 # seen to miss by 20 % in root mean square, times 1.645 for nine in ten.
 PRIOR_RADIUS = 0.33
+_MIN_FOR_RADIUS = 9  # of fewer residuals none is the 90 % quantile of a finite sample
 # Weight of one pseudo-observation of the identity; decides only what the networks leave undecided.
 _PRIOR_WEIGHT = 1e-3
 
@@ -38,11 +39,21 @@ Floats = NDArray[np.float64]
 @final
 @dataclass(frozen=True)
 class Observation:
-    """One whole network (or one routed input): what its parts sum to, how many ran, what it took."""
+    """One path through a whole network (or one routed input).
+
+    Args:
+        sum_ms: what its parts sum to.
+        calls: how many ran.
+        measured_ms: what it took.
+        relsd: relative standard deviation of the sum, as far as its parts were not measured.
+        network: paths of one network have one number, as they tell of each other; None: a network of its own.
+    """
 
     sum_ms: float
     calls: float
     measured_ms: float
+    relsd: float = 0.0
+    network: int | None = None
 
 
 @final
@@ -58,7 +69,8 @@ class Correction:
         loo_mape: mean absolute relative error, each network predicted from the others; nan if unknown.
         residual_q05: 5 % quantile of measured over predicted, likewise left out; nan if unknown.
         residual_q95: 95 % quantile of the same.
-        radius: half-width of `interval` as a log ratio.
+        radius: half-width of `interval` as a log ratio, for networks whose parts were all measured.
+        residual_sd: root mean square of the log ratios of networks left out.
     """
 
     a: float = 1.0
@@ -69,6 +81,7 @@ class Correction:
     residual_q05: float = math.nan
     residual_q95: float = math.nan
     radius: float = PRIOR_RADIUS
+    residual_sd: float = PRIOR_RADIUS / NORMAL_SCALE
 
     def apply(self, sum_ms: float, calls: float) -> float:
         """Predicted latency of one network in milliseconds."""
@@ -78,13 +91,18 @@ class Correction:
         """`apply` to `n` sums and `n` numbers of calls at once."""
         return self.b_ms + self.a * sum_ms + self.c_ms * calls
 
-    def interval(self, ms: float) -> tuple[float, float]:
+    def interval(self, ms: float, relsd: float = 0.0) -> tuple[float, float]:
         """Where nine in ten measurements of a network predicted at `ms` are expected.
 
+        Args:
+            ms: the prediction.
+            relsd: its relative standard deviation from parts that were not measured.
+
         Source: Lei et al., "Distribution-Free Predictive Inference for Regression", JASA 2018 (split
-        conformal intervals); here on leave-one-out residuals, as calibration networks are few.
+        conformal intervals on normalised residuals); here each network is split off in turn, as they are few.
         """
-        return ms * math.exp(-self.radius), ms * math.exp(self.radius)
+        radius = self.radius * math.hypot(self.residual_sd, relsd) / self.residual_sd
+        return ms * math.exp(-radius), ms * math.exp(radius)
 
     @cached_property
     def correction_id(self) -> str:
@@ -111,9 +129,11 @@ class Correction:
             if isinstance(value, bool) or not (value is None or isinstance(value, int | float)):
                 raise SpecError(f"{path}.{name}", f"must be a number or null, but got {value!r}")
             values[name] = math.nan if value is None else value
-        for name in ("a", "b_ms", "c_ms", "n", "radius"):
+        for name in ("a", "b_ms", "c_ms", "n", "radius", "residual_sd"):
             if not (math.isfinite(values[name]) and values[name] >= 0):
                 raise SpecError(f"{path}.{name}", f"must be finite and at least 0, but got {mapping[name]!r}")
+        if values["residual_sd"] == 0:
+            raise SpecError(f"{path}.residual_sd", "must be above 0, but got 0")
         count = int(values.pop("n"))
         return cls(n=count, **values)
 
@@ -124,26 +144,31 @@ IDENTITY = Correction()
 def fit(observations: Sequence[Observation]) -> Correction:
     """Bounded least squares on relative errors, so that small networks count as much as large ones.
 
-    Fewer than 4 networks give the identity, fewer than 16 a line: the term for calls made predictions
-    worse on 8 networks and better on 32.
+    Fewer than 4 observations give the identity, fewer than 16 networks a line: the term for calls made
+    predictions worse on 8 networks and better on 32.
 
     Raises:
-        DataError: if a time is not finite and above 0, or a number of calls is negative.
+        DataError: if a time is not finite and above 0, or a number of calls or a deviation is negative.
     """
-    table = np.array([(o.sum_ms, o.calls, o.measured_ms) for o in observations], dtype=np.float64).reshape(-1, 3)
-    valid = np.isfinite(table).all(axis=1) & (table[:, [0, 2]] > 0).all(axis=1) & (table[:, 1] >= 0)
+    table = np.array([astuple(o)[:4] for o in observations], dtype=np.float64).reshape(-1, 4)
+    valid = np.isfinite(table).all(axis=1) & (table[:, [0, 2]] > 0).all(axis=1) & (table[:, [1, 3]] >= 0).all(axis=1)
     if not valid.all():
         row = int(np.flatnonzero(~valid)[0])
         raise DataError(
             f"observations[{row}]",
-            f"times must be finite and above 0, calls at least 0, but got {observations[row]}",
+            f"times must be finite and above 0, calls and relsd at least 0, but got {observations[row]}",
         )
-    count = len(table)
-    if count < MIN_FOR_LINE:
+    if len(table) < MIN_FOR_LINE:
         return IDENTITY
-    a, b, c = _solve(table)
-    ratios = np.array([_left_out_ratio(table, row) for row in range(count)])  # measured / predicted
+    # Alone, the paths of a single network tell of each other all the same: then each is left out for itself.
+    named = [-1 - row if o.network is None else o.network for row, o in enumerate(observations)]
+    networks = np.array(named if len(set(named)) > 1 else range(len(named)))
+    count = len(set(named))
+    calls = count >= MIN_FOR_CALLS
+    a, b, c = _solve(table, calls=calls)
+    ratios = _left_out_ratios(table, networks, calls=calls)  # measured / predicted
     low, high = np.quantile(ratios, (0.05, 0.95))
+    radius, residual_sd = _conformal(np.log(ratios), table[:, 3])
     return Correction(
         a=a,
         b_ms=b,
@@ -152,23 +177,22 @@ def fit(observations: Sequence[Observation]) -> Correction:
         loo_mape=float(np.abs(1 / ratios - 1).mean()),
         residual_q05=float(low),
         residual_q95=float(high),
-        radius=_conformal_radius(np.abs(np.log(ratios))),
+        radius=radius,
+        residual_sd=residual_sd,
     )
 
 
-def _left_out_ratio(table: Floats, row: int) -> float:
-    coefficients = _solve(np.delete(table, row, axis=0), calls=len(table) >= MIN_FOR_CALLS)
-    return float(table[row, 2] / _predict(table[row], coefficients))
+def _left_out_ratios(table: Floats, networks: NDArray[np.int64], *, calls: bool) -> Floats:
+    ratios = np.ones(len(table))
+    for network in np.unique(networks):
+        out = networks == network
+        a, b, c = _solve(table[~out], calls=calls)
+        ratios[out] = table[out, 2] / (b + a * table[out, 0] + c * table[out, 1])
+    return ratios
 
 
-def _predict(row: Floats, coefficients: tuple[float, float, float]) -> float:
-    a, b, c = coefficients
-    return float(b + a * row[0] + c * row[1])
-
-
-def _solve(table: Floats, *, calls: bool | None = None) -> tuple[float, float, float]:
-    """`a`, `b` and `c` of `m x 3` rows (sum, calls, measured); `c` only if `calls`, or if rows suffice."""
-    calls = len(table) >= MIN_FOR_CALLS if calls is None else calls
+def _solve(table: Floats, *, calls: bool) -> tuple[float, float, float]:
+    """`a`, `b` and, if `calls`, `c` of `m x 4` rows (sum, calls, measured, relsd)."""
     measured = table[:, 2]
     columns = [table[:, 0], np.ones_like(measured)] + ([table[:, 1]] if calls else [])
     design = np.stack(columns, axis=1) / measured[:, None]
@@ -183,12 +207,13 @@ def _solve(table: Floats, *, calls: bool | None = None) -> tuple[float, float, f
     return a, b, rest[0] if rest else 0.0
 
 
-def _conformal_radius(residuals: Floats) -> float:
-    """The `ceil((n + 1) * coverage)`-th smallest residual: the finite-sample quantile.
+def _conformal(logs: Floats, relsd: Floats) -> tuple[float, float]:
+    """Half-width for networks of measured parts alone, and the deviation that it stands for.
 
-    With fewer than 9 residuals no such one exists; then the largest seen, but not less than the prior.
+    What estimated parts explain of the residuals is taken out of the deviation, as `interval` puts it back in.
+    With fewer than 9 residuals the half-width is the largest seen, but not less than the prior.
     """
-    rank = math.ceil((len(residuals) + 1) * COVERAGE)
-    if rank > len(residuals):
-        return max(float(residuals.max()), PRIOR_RADIUS)
-    return float(np.sort(residuals)[rank - 1])
+    residual_sd = max(MIN_RELSD, math.sqrt(max(float((logs**2 - relsd**2).mean()), 0.0)))
+    found = calibrate([Outcome(1.0, math.hypot(residual_sd, s), math.exp(r)) for r, s in zip(logs, relsd, strict=True)])
+    radius = residual_sd * found.scale
+    return (radius if len(logs) >= _MIN_FOR_RADIUS else max(radius, PRIOR_RADIUS)), residual_sd

@@ -10,13 +10,13 @@ from typing import Final, final
 import numpy as np
 
 from ..spaces.errors import DataError
-from .unseen import Estimate
+from .estimate import Estimate
 
 COVERAGE: Final = 0.90
 # Errors of parts of one network go together in part: they share the machine and the model.
 SHARED_ERROR: Final = 0.3
 # Nine in ten of a normal distribution lie within so many standard deviations.
-_NORMAL_SCALE: Final = 1.645
+NORMAL_SCALE: Final = 1.645
 # No prediction is taken to be better: canaries may drift by as much before a session is flagged.
 MIN_RELSD: Final = 0.03
 
@@ -42,7 +42,7 @@ class Calibration:
             distribution's and the worst seen.
     """
 
-    scale: float = _NORMAL_SCALE
+    scale: float = NORMAL_SCALE
     n: int = 0
 
     def interval(self, ms: float, relsd: float) -> tuple[float, float]:
@@ -84,5 +84,5 @@ def calibrate(outcomes: Sequence[Outcome]) -> Calibration:
     # The quantile of finite samples: with one more network, each place among them is equally likely.
     rank = math.ceil((len(scores) + 1) * COVERAGE)
     if rank > len(scores):
-        return Calibration(max([_NORMAL_SCALE, *scores]), len(scores))
+        return Calibration(max([NORMAL_SCALE, *scores]), len(scores))
     return Calibration(scores[rank - 1], len(scores))

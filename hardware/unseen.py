@@ -8,41 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, final
+from typing import Final, final
 
 import numpy as np
 
 from ..spaces.errors import DataError, MissingEntryError
 from .composition import PartCurve
 from .device import check_count
+from .estimate import Estimate
 from .keys import PartKey
 from .operations import dense_convolutions, dominant, features, operator
 from .roofline import GroupModel, Sample, inside
 from .table import FULL, Density, Entry, Visited
 
-How = Literal["measured", "interpolated", "modelled"]
 Measured = Mapping[Visited, Entry]
 
 MIN_KEYS: Final = 8  # measured parts that a group's model needs
 _MIN_CHECKED: Final = 5  # interpolations that were checked, before their error is believed
-
-
-@final
-@dataclass(frozen=True)
-class Estimate:
-    """What a part costs.
-
-    Args:
-        ms: milliseconds a call.
-        relsd: standard deviation of that, as a fraction.
-        how: the step of the ladder.
-    """
-
-    ms: float
-    relsd: float
-    how: How
 
 
 @final

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from ..hardware.book import DevicePages, LatencyBook
+from ..hardware.calibration import observe
 from ..hardware.composition import PartCurve
-from ..hardware.correction import IDENTITY, Correction, Observation, fit
+from ..hardware.correction import IDENTITY, Correction, fit
 from ..hardware.device import AbstractDevice, content_id
-from ..hardware.inventory import Inventory, batched, costs_of, inventory
-from ..hardware.keys import PartKey
-from ..hardware.profile import Measurable, curve_batches, profile, time_network
+from ..hardware.inventory import Inventory, costs_of, inventory
+from ..hardware.measurables import measurables
+from ..hardware.profile import curve_batches, profile
 from ..hardware.table import LatencyTable
-from ..hardware.timer import Protocol, Task
+from ..hardware.timer import Protocol
 from ..spaces.backbone import Signature
 from ..spaces.network import DynamicNetwork
-from ..spaces.policy import Policy
 from ..spaces.scope import Chance, Scope
 from ..spaces.space import Space, build
-from ..spaces.trace import Part, counts
 
-CALIBRATION_NETWORKS = 12
-CALIBRATION_ROUNDS = 20
+CALIBRATION_NETWORKS = 16  # the fewest for which the correction has a term for calls
+_DRAWS = 4 * CALIBRATION_NETWORKS  # of which some are the same to a stopwatch, in a small space most
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
@@ -68,11 +66,10 @@ class Profiler:
         return LatencyBook({name: self._pages(device, found) for name, device in devices.items()}), found
 
     def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
-        parts = {h: kp for h, kp in found.parts.items() if kp[1].info.kind != "compact" or device.batch > 1}
-        measurables = [_measurable(key, part, device) for key, part in parts.values()]
+        parts = measurables(found, device)
         note = self._note(f"measuring on {device.name}")
         profile(
-            measurables,
+            parts,
             device=device,
             store=self._table,
             seed=self._seed,
@@ -81,7 +78,7 @@ class Profiler:
         )
         environment = device.environment().environment_id
         version = self._table.freeze(environment).version
-        curves = self._curves(tuple(parts), device, environment, version)
+        curves = self._curves(tuple(part.key.hash for part in parts), device, environment, version)
         pages = DevicePages(device.batch, environment, version, IDENTITY, curves)
         correction = self._correction(device, pages)
         return DevicePages(device.batch, environment, version, correction, curves)
@@ -101,20 +98,24 @@ class Profiler:
         stored = self._table.correction(fitted_on)
         if stored is not None:
             return Correction.from_dict(_numbers(stored.payload))
-        correction = fit(calibration_observations(self._networks(), device, pages, seed=self._seed))
+        correction = fit(observe(self._networks(), device, pages, seed=self._seed))
         payload = dict(correction.to_dict())
         self._table.put_correction(fitted_on, pages.environment_id, pages.table_version, payload)
         return correction
 
     def _networks(self) -> list[DynamicNetwork]:
-        networks = []
-        for index in range(CALIBRATION_NETWORKS):
+        """Members of the space drawn at random, no two of the same parts."""
+        found: dict[tuple[str, ...], DynamicNetwork] = {}
+        for index in range(_DRAWS):
             chance = Chance(np.random.default_rng([self._seed, 0xCA1, index]))
             architecture = self._space.sample(Scope(chance), self._signature)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self._seed)
-                networks.append(build(architecture, self._signature).eval())
-        return networks
+                network = build(architecture, self._signature).eval()
+            found.setdefault(costs_of(network).keys, network)
+            if len(found) == CALIBRATION_NETWORKS:
+                break
+        return list(found.values())
 
     def _tell(self, device: AbstractDevice, done: int, total: int) -> None:
         if self._progress is not None:
@@ -123,55 +124,6 @@ class Profiler:
     def _note(self, what: str) -> Callable[[int], None] | None:
         progress = self._progress
         return None if progress is None else lambda done: progress(what, done, 0)
-
-
-def calibration_observations(
-    networks: Sequence[DynamicNetwork], device: AbstractDevice, pages: DevicePages, *, seed: int
-) -> list[Observation]:
-    """Whole networks timed along each of their paths, in interleaved rounds, beside what their parts sum to."""
-    runs, sums = [], []
-    for network in networks:
-        costs = costs_of(network)
-        ready = device.prepare(network)
-        example = batched((network.parts()[0].inputs[0],), device.batch)[0]
-        x = device.place(example)
-        with torch.no_grad():
-            run = network.simulate(example)
-        usage = {name: values.numpy() for name, values in run.usage.items()}
-        for exit_index in range(network.exits + 1):
-            policy = Policy.single(network.exits, exit_index)
-            taken = np.full(device.batch, exit_index)
-            total = pages.predict(costs, policy, taken, seed=seed, usage=usage).mean_ms * device.batch
-            calls = int(counts(costs.parts, policy, taken[:1], usage)[0].sum())
-            runs.append(_bind(ready, x, policy))
-            sums.append((total, calls))
-    times = time_network(lambda index: runs[index](), len(runs), rounds=CALIBRATION_ROUNDS, device=device, seed=seed)
-    return [Observation(total, calls, float(ms)) for (total, calls), ms in zip(sums, times, strict=True)]
-
-
-def _bind(network: nn.Module, x: Tensor, policy: Policy) -> Callable[[], object]:
-    assert isinstance(network, DynamicNetwork)
-    return lambda: network.route(x, policy)
-
-
-def _measurable(key: PartKey, part: Part, device: AbstractDevice) -> Measurable:
-    def make(batch: int) -> Task:
-        call = _prepared(part.call, device)
-        inputs = tuple(device.place(x) for x in batched(part.inputs, batch))
-        return lambda: call(*inputs)
-
-    return Measurable(key, make)
-
-
-def _prepared(call: Callable[..., object], device: AbstractDevice) -> Callable[..., object]:
-    """The part on the device: a module, a method of one, or a function without weights."""
-    if isinstance(call, nn.Module):
-        return device.prepare(call)
-    owner = getattr(call, "__self__", None)
-    if isinstance(owner, nn.Module):
-        method: Callable[..., object] = getattr(device.prepare(owner), call.__name__)
-        return method
-    return call
 
 
 def _numbers(payload: Mapping[str, object]) -> dict[str, float | int | None]:

@@ -220,7 +220,7 @@ def test_a_second_profile_measures_nothing(call: Call, tmp_path: Path, monkeypat
     version = out.strip().splitlines()[-1]
     assert re.fullmatch(r"table version \w+ for cpu b1 t1 float32 eager", version)
     monkeypatch.setattr(measuring, "time_rounds", refuse)
-    monkeypatch.setattr(profiling, "time_network", refuse)
+    monkeypatch.setattr(profiling, "observe", refuse)
     assert call("profile", "--space", spec, "--storage", shared_storage())[1].strip().splitlines()[-1] == version
 
 

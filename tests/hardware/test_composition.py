@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,3 +183,61 @@ def test_impossible_worst_paths_and_batches_are_refused() -> None:
         compose(COUNTS, _flat(1, 1, 1), correction=IDENTITY, seed=0, worst=np.ones(2))
     with pytest.raises(DataError, match="batch"):
         compose(COUNTS, _flat(1, 1, 1), correction=IDENTITY, seed=0, batch=0)
+
+
+# -- how sure it is --------------------------------------------------------------------------------------------
+
+
+def test_of_measured_parts_nothing_is_in_doubt() -> None:
+    result = compose(COUNTS, _flat(2.0, 0.5, 3.0), correction=IDENTITY, seed=0)
+    assert result.steps == (("measured", 1.0),)
+    assert result.relsd == 0.0
+
+
+def test_shares_and_doubt_of_estimated_parts_by_hand() -> None:
+    # One path: 3 ms measured, 1 ms interpolated at 10 %, 4 ms modelled at 20 %. Doubts of 0.1 and 0.8 ms: alone
+    # sqrt(0.01 + 0.64), together 0.3 * 0.9 = 0.27, of 8 ms. The correction doubles the sum and adds 4 ms: 20 ms.
+    curves = [
+        PartCurve((1,), (3.0,)),
+        PartCurve((1,), (1.0,), doubts=(("interpolated", 0.1),)),
+        PartCurve((1,), (4.0,), doubts=(("modelled", 0.2),)),
+    ]
+    correction = Correction(a=2.0, b_ms=4.0, radius=0.3, residual_sd=0.1)
+    result = compose(np.ones((5, 3)), curves, correction=correction, seed=0)
+    assert result.mean_ms == pytest.approx(20.0)
+    assert result.steps == (("measured", 3 / 8), ("interpolated", 1 / 8), ("modelled", 4 / 8))
+    assert result.relsd == pytest.approx(2 * math.sqrt(0.65 + 0.27**2) / 20)
+    # The half-width grows as the deviation does: 0.3 * sqrt(0.1^2 + relsd^2) / 0.1.
+    radius = 3 * math.hypot(0.1, result.relsd)
+    assert (result.low_ms, result.high_ms) == pytest.approx((20 * math.exp(-radius), 20 * math.exp(radius)))
+
+
+def test_reading_between_two_sizes_is_interpolation() -> None:
+    # Four inputs, two of which go on: the first part runs at the measured 4, the second at 2, between 1 and 4.
+    counts = np.array([[1, 0], [1, 1], [1, 1], [1, 0]], dtype=np.float64)
+    curves = [PartCurve((1, 4), (1.0, 3.0)), PartCurve((1, 4), (0.5, 2.0), between_relsd=0.1)]
+    result = compose(counts, curves, batch=4, correction=IDENTITY, seed=0)
+    # Halfway in logarithms between 0.5 and 2 ms lies 1 ms: 3 ms measured and 1 ms interpolated, off by 0.1 ms.
+    assert dict(result.steps) == pytest.approx({"measured": 0.75, "interpolated": 0.25})
+    assert result.relsd == pytest.approx(0.1 * math.hypot(1, 0.3) / 4)
+
+
+def test_a_curve_says_how_each_size_was_come_by() -> None:
+    curve = PartCurve((1, 4), (1.0, 4.0), "k", (("measured", 0.0), ("modelled", 0.3)), 0.4)
+    assert (curve.estimate(1).how, curve.estimate(1).relsd) == ("measured", 0.0)
+    assert (curve.estimate(4).how, curve.estimate(4).relsd) == ("modelled", 0.3)
+    # Between the two nothing is surer than the less sure of them; 0.3 and 0.4 are the sides of 0.5.
+    assert curve.estimate(2).how == "modelled"
+    assert curve.estimate(2).relsd == pytest.approx(0.5)
+    assert curve.estimate(2).ms == pytest.approx(2.0)
+    assert curve.estimate(0.25).ms == pytest.approx(0.25)
+    assert PartCurve.from_list(json.loads(json.dumps(curve.to_list())), "k") == curve
+
+
+@pytest.mark.parametrize(
+    ("doubts", "between"),
+    [((("guessed", 0.1),), 0.0), ((("modelled", -0.1),), 0.0), ((("measured", 0.0),) * 2, 0.0), ((), math.nan)],
+)
+def test_impossible_doubts_are_refused(doubts: Any, between: float) -> None:
+    with pytest.raises(DataError, match="step of the ladder"):
+        PartCurve((1,), (1.0,), "k", doubts, between)

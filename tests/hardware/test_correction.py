@@ -118,6 +118,54 @@ def test_interval_covers_nine_in_ten() -> None:
     assert 0.86 <= np.mean(inside) <= 0.97
 
 
+def test_estimated_parts_widen_the_interval() -> None:
+    # Deviations of 0.3 and 0.4 make one of 0.5: the half-width grows by 5/3.
+    correction = replace(IDENTITY, radius=0.6, residual_sd=0.3)
+    assert correction.interval(2.0, 0.4) == pytest.approx((2 * math.exp(-1.0), 2 * math.exp(1.0)))
+    assert correction.interval(2.0) == pytest.approx((2 * math.exp(-0.6), 2 * math.exp(0.6)))
+
+
+def test_intervals_cover_where_some_networks_are_of_estimated_parts() -> None:
+    """Every second network's sum is off by another 20 %, which its deviation says."""
+
+    def some(n: int, seed: int) -> list[Observation]:
+        rng = np.random.default_rng(seed)
+        found = []
+        for index, network in enumerate(_networks(n, 1.1, 0.0, 0.0, noise=0.04, seed=seed)):
+            relsd = 0.2 * (index % 2)
+            off = network.measured_ms * math.exp(relsd * rng.standard_normal())
+            found.append(replace(network, measured_ms=off, relsd=relsd))
+        return found
+
+    inside: dict[float, list[bool]] = {0.0: [], 0.2: []}
+    for seed in range(40):
+        correction = fit(some(24, seed))
+        for network in some(50, 1000 + seed):
+            low, high = correction.interval(correction.apply(network.sum_ms, network.calls), network.relsd)
+            inside[network.relsd].append(low <= network.measured_ms <= high)
+    # Both kinds alike; without the deviation one half-width for all would hold nearly every measured one.
+    assert all(0.84 <= np.mean(held) <= 0.98 for held in inside.values())
+
+
+def test_paths_of_one_network_are_left_out_together() -> None:
+    # Five networks of four paths each; the paths of one are alike: 1.5 times what the sum says.
+    paths = [
+        Observation(1.0 + s, 1, (1.0 + s) * (1.5 if n == 4 else 1.0), network=n) for n in range(5) for s in range(4)
+    ]
+    alone = fit([replace(path, network=None) for path in paths])
+    together = fit(paths)
+    assert (together.n, alone.n) == (5, 20)
+    # Left out with its siblings, a path of the odd network is predicted 1 and measured 1.5.
+    assert together.residual_q95 == pytest.approx(1.5, rel=1e-3)
+    assert alone.residual_q95 < 1.47  # its siblings give some of it away
+
+
+def test_calls_are_counted_by_networks_and_not_by_paths() -> None:
+    paths = [replace(path, network=index % 15) for index, path in enumerate(_networks(60, 1.1, 0.0, 0.05))]
+    assert fit(paths).c_ms == 0.0
+    assert fit([replace(path, network=index % 16) for index, path in enumerate(paths)]).c_ms > 0
+
+
 def test_apply_all_is_apply() -> None:
     correction = Correction(a=1.2, b_ms=0.5, c_ms=0.1)
     assert correction.apply_all(np.array([1.0, 2.0]), np.array([3.0, 0.0])).tolist() == pytest.approx(
@@ -145,6 +193,8 @@ def test_from_dict_names_the_place() -> None:
         Correction.from_dict({**good, "radius": -0.1})
     with pytest.raises(SpecError, match="finite"):
         Correction.from_dict({**good, "a": None})
+    with pytest.raises(SpecError, match="above 0"):
+        Correction.from_dict({**good, "residual_sd": 0.0})
 
 
 @pytest.mark.parametrize(
@@ -154,6 +204,7 @@ def test_from_dict_names_the_place() -> None:
         Observation(1.0, 1, -1.0),
         Observation(1.0, -1, 1.0),
         Observation(math.nan, 1, 1),
+        Observation(1.0, 1, 1.0, relsd=-0.1),
     ],
 )
 def test_impossible_observations_are_refused(bad: Observation) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from dynarch.hardware.composition import PartCurve
 from dynarch.hardware.device import Environment
+from dynarch.hardware.estimate import Estimate
 from dynarch.hardware.interval import Outcome, calibrate, network_relsd
 from dynarch.hardware.keys import PartKey, part_key
 from dynarch.hardware.operations import FAMILIES, dense_convolutions, dominant, features
@@ -21,7 +22,7 @@ from dynarch.hardware.roofline import inside
 from dynarch.hardware.session import Session
 from dynarch.hardware.table import Entry, LatencyTable
 from dynarch.hardware.timer import RoundTiming
-from dynarch.hardware.unseen import Estimate, UnseenParts
+from dynarch.hardware.unseen import UnseenParts
 from dynarch.spaces.errors import DataError, MissingEntryError, SpecError
 
 Law = Callable[[PartKey, int], float]
