@@ -87,7 +87,7 @@ class ChoiceStep(AbstractStep):
         shape = tuple(features.shape[1:])
         state = self._state(features, run.memory)
         inputs = (features,) if state is None else (features, state)
-        deciding = ("gate", self.unit.token, len(self.idle), shape)
+        deciding = ("gate", self.unit.token, len(self.idle), shape, self.knob is None)
         parts = [Part(PartInfo(self.gate_name, "gate", self.depth), self.gating, inputs, deciding)]
         for j, branch in enumerate(self.branches):
             if not self.idle[j]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dynarch.hardware.inventory import Costs, Inventory, costs_of, inventory
@@ -9,8 +10,18 @@ from dynarch.spaces.architecture import Architecture
 from dynarch.spaces.backbone import Signature
 from dynarch.spaces.backbones import InvertedResidual, Residual
 from dynarch.spaces.errors import SpecError
-from dynarch.spaces.families import EarlyExit
+from dynarch.spaces.families import (
+    DynamicConvolution,
+    EarlyExit,
+    LayerSkipping,
+    MixtureOfExperts,
+    SlimmableWidth,
+    SqueezeExcitation,
+)
+from dynarch.spaces.gates import GATES
+from dynarch.spaces.gating import Gating
 from dynarch.spaces.recipe import Recipe
+from dynarch.spaces.scope import Chance, Scope
 from dynarch.spaces.space import Space, build
 from dynarch.spaces.trace import COMPACT
 from dynarch.tests import oracles
@@ -96,3 +107,27 @@ def test_costs_survive_a_document(small: Inventory) -> None:
     for broken in ({}, {**costs.to_mapping(), "macs": ["x"]}, {**costs.to_mapping(), "parts": [{"name": "a"}]}):
         with pytest.raises(SpecError, match="must be what to_mapping gives"):
             Costs.from_mapping(broken)
+
+
+def test_a_joint_space_is_covered_by_its_inventory() -> None:
+    """Whatever several families make of a network together, its parts are among those that get measured."""
+    gating = Gating(gate=tuple(member.name for member in GATES))
+    families = (
+        LayerSkipping(placement=("all", "late"), gating=gating),
+        SlimmableWidth(placement=("late",)),
+        MixtureOfExperts(placement=("late",), experts=(2,)),
+        DynamicConvolution(kernels=(2,)),
+        SqueezeExcitation(placement=("late",)),
+        EarlyExit(max_exits=2, heads=("linear",), decision=("max_prob",)),
+    )
+    space = Space((Residual(width=(2,), depth=(2,), stages=2),), families)
+    signature = Signature((1, 4, 4), 3)
+    known = inventory(space, signature, compaction=True).parts
+    rivals = set[str]()
+    for seed in range(40):
+        architecture = space.sample(Scope(Chance(np.random.default_rng(seed))), signature)
+        rivals |= set(architecture.families)
+        costs = costs_of(build(architecture, signature).eval())
+        lacking = [part.name for part, key in zip(costs.parts, costs.keys, strict=True) if key not in known]
+        assert not lacking, f"{architecture.canonical} has parts without an entry: {lacking}"
+    assert rivals == {member.name for member in families}, "some family was never drawn"

@@ -1,0 +1,263 @@
+"""The rounds of the held-out protocol: parts, operations, networks and canaries in turns, in several processes.
+
+Every round visits everything once in a new order, and every second round belongs to the other half. Predictors see
+the first half only and are tested on the second, so that no disturbance is in both.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from multiprocessing import get_context
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import dynarch as da
+from dynarch.benchmarks.heldout.networks import Net, Sets, divided, draw, each_part, inputs, operations
+from dynarch.hardware.inventory import batched
+from dynarch.hardware.measurables import measurable
+from dynarch.hardware.profile import curve_batches, time_network
+from dynarch.hardware.session import canaries, check_canaries
+from dynarch.hardware.timer import Lazy, Protocol, Task, time_task
+from dynarch.spaces.network import DynamicNetwork
+
+LARGE: Final = 32
+_PARTS: Final = Protocol(rounds=1, warmup_calls=2, warmup_ms=1, min_samples=10, min_ms=5, cap_ms=200)
+_NETWORKS: Final = Protocol(rounds=1, warmup_calls=2, warmup_ms=1, min_samples=10, min_ms=15, cap_ms=300)
+_CANARY_LIMIT: Final = 1.10  # a round in which the machine was slower than that, against the best one, is left out
+_KEPT: Final = 2  # rounds that each half keeps at least
+_TUNED: Final = 400  # inputs on which thresholds are chosen; other ones are timed
+
+Floats = NDArray[np.float64]
+Member = tuple[str, Net]  # the beginning of the names of its tasks, and the network
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured.
+
+    Args:
+        calibration, test: networks.
+        dynamic: networks whose inputs leave at different exits, at batch 1; `large` of these at batch 32 too.
+        traced: inputs each of them is timed on at batch 1.
+        calls: batches at batch 32.
+        rounds: of a process, an even number.
+        processes: one after the other.
+        seed: of everything that is drawn.
+    """
+
+    calibration: int
+    test: int
+    dynamic: int
+    large: int
+    traced: int
+    calls: int
+    rounds: int
+    processes: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dynamic:
+    """A network that is left at different exits, and the inputs it is timed on (`n x ...`)."""
+
+    net: Net
+    policy: da.Policy
+    x: Tensor
+
+    @cached_property
+    def taken(self) -> NDArray[np.int64]:
+        """Where each input leaves (`n`)."""
+        parts = [self.net.network.route(x, self.policy).exit_taken for x in torch.split(self.x, 256)]
+        return torch.cat(parts).numpy().astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The networks of a study, equal in every process."""
+
+    sets: Sets
+    dynamic: Mapping[int, Sequence[Dynamic]]  # by batch size
+
+    @property
+    def calibration(self) -> list[Member]:
+        """Networks that corrections and lines are fitted on; every second one is run at batch 32 too."""
+        return [(f"net/calibration/{number}", net) for number, net in enumerate(self.sets.calibration)]
+
+    @property
+    def test(self) -> list[Member]:
+        """Networks that nothing is fitted on."""
+        return [(f"net/test/{number}", net) for number, net in enumerate(self.sets.test)]
+
+    @property
+    def residual(self) -> list[Member]:
+        """As many as `calibration`, all of one family."""
+        own = [(name, net) for name, net in self.calibration if net.family == "residual"]
+        return [*own, *((f"net/other/{number}", net) for number, net in enumerate(self.sets.other))]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What was measured: a row a round, in nanoseconds or (`calls`, a column a call) milliseconds."""
+
+    ns: Mapping[str, Sequence[int]]
+    calls: Mapping[str, Floats]
+    canaries: Sequence[Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Half:
+    """One half of the rounds: the fastest of each, and how far its rounds lie apart.
+
+    Args:
+        ms: task -> milliseconds a call.
+        relsd: task -> standard deviation of its rounds over their mean.
+        calls: dynamic network -> milliseconds of each call.
+    """
+
+    ms: Mapping[str, float]
+    relsd: Mapping[str, float]
+    calls: Mapping[str, Floats]
+
+
+def prepare(settings: Settings) -> Study:
+    """Draw the networks and choose the thresholds."""
+    sets = draw(settings.calibration, settings.test, seed=settings.seed)
+    ready = sorted((net for net in sets.test if net.network.exits), key=lambda net: -net.network.exits)
+    dynamic: dict[int, list[Dynamic]] = {1: [], LARGE: []}
+    tuned = inputs(_TUNED, seed=settings.seed + 1)
+    for batch, many, size in ((1, settings.dynamic, settings.traced), (LARGE, settings.large, LARGE * settings.calls)):
+        x = inputs(size, seed=settings.seed + 2)
+        for number, net in enumerate(ready[:many]):
+            dynamic[batch].append(Dynamic(net, divided(net, tuned, seed=settings.seed + number), x))
+    return Study(sets, dynamic)
+
+
+def measure(settings: Settings) -> Rounds:
+    """All rounds, each process fresh."""
+    found = []
+    for process in range(settings.processes):
+        with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+            found.append(pool.submit(measure_here, settings, process).result())
+    return Rounds(
+        {name: [value for each in found for value in each.ns[name]] for name in found[0].ns},
+        {name: np.concatenate([each.calls[name] for each in found]) for name in found[0].calls},
+        [check for each in found for check in each.canaries],
+    )
+
+
+def measure_here(settings: Settings, process: int) -> Rounds:
+    """The rounds of one process."""
+    torch.set_num_threads(1)
+    study, device = prepare(settings), da.Cpu()
+    tasks, timed = tasks_of(study), timed_of(study)
+    fixed = canaries(device)
+    check_canaries(fixed, device)  # thrown away: the first calls of a process are slow
+    ns: dict[str, list[int]] = {name: [] for name in tasks}
+    calls: dict[str, list[Floats]] = {name: [] for name in timed}
+    checks = []
+    for number in range(settings.rounds):
+        started = time.perf_counter()
+        checks.append(check_canaries(fixed, device))
+        order = [*tasks, *timed]
+        random.Random(f"{settings.seed}/{process}/{number}").shuffle(order)
+        for name in order:
+            if name in timed:
+                calls[name].append(timed[name]())
+            else:
+                ns[name].append(_visit(name, tasks[name], device))
+        said = f"process {process + 1}/{settings.processes}, round {number + 1}/{settings.rounds}"
+        sys.stderr.write(f"{said}: {len(order)} visits in {time.perf_counter() - started:.0f} s\n")
+    return Rounds(ns, {name: np.stack(rows) for name, rows in calls.items()}, checks)
+
+
+def _visit(name: str, task: Task | Lazy, device: da.Cpu) -> int:
+    protocol = _NETWORKS if name.startswith("net/") else _PARTS
+    with device.session():
+        ready = task.make() if isinstance(task, Lazy) else task
+        return time_task(ready, protocol, clock=time.perf_counter_ns, device=device).value_ns(device.statistic)
+
+
+def tasks_of(study: Study) -> dict[str, Task | Lazy]:
+    """Everything that is timed by repeating one call: `part/KEY/BATCH`, `op/NAME`, `net/SET/NUMBER/PATH/BATCH`."""
+    sets, device = study.sets, da.Cpu()
+    tasks: dict[str, Task | Lazy] = {}
+    large = sets.calibration[::2]
+    for nets, batches in (
+        (sets.all, (1,)),
+        (large, (LARGE,)),
+        ([each.net for each in study.dynamic[LARGE]], curve_batches(LARGE)),
+    ):
+        for key, part in each_part(nets):
+            make = measurable(key, part, device).make
+            tasks |= {f"part/{key.hash}/{batch}": Lazy(partial(make, batch)) for batch in batches}
+    for _, part in each_part(sets.all):
+        for name, call in operations(part):
+            tasks.setdefault(f"op/{name}", call)
+    for name, net in {**dict(study.calibration), **dict(study.test), **dict(study.residual)}.items():
+        prepared, x = device.prepare(net.network), net.parts[0].inputs[0]
+        made = batched((x,), LARGE)[0]
+        for path, (policy, _) in enumerate(net.paths):
+            if not name.startswith("net/test") or path == net.chosen:
+                tasks[f"{name}/{path}/1"] = _route(prepared, policy, x)
+            if net in large and path <= net.network.exits:  # without the path that tries all exits in vain
+                tasks[f"{name}/{path}/{LARGE}"] = _route(prepared, policy, made)
+    return tasks
+
+
+def timed_of(study: Study) -> dict[str, Callable[[], Floats]]:
+    """Dynamic networks, `dynamic/BATCH/NUMBER`: each call times all batches of its inputs once, in milliseconds."""
+    found: dict[str, Callable[[], Floats]] = {}
+    for batch, members in study.dynamic.items():
+        device = da.Cpu(batch=batch)
+        for number, each in enumerate(members):
+            prepared, batches = device.prepare(each.net.network), torch.split(each.x, batch)
+            found[f"dynamic/{batch}/{number}"] = _passes(prepared, each.policy, batches, device)
+    return found
+
+
+def _passes(network: nn.Module, policy: da.Policy, batches: Sequence[Tensor], device: da.Cpu) -> Callable[[], Floats]:
+    def run(index: int) -> object:
+        return _route(network, policy, batches[index])()
+
+    return lambda: time_network(run, len(batches), rounds=1, device=device)
+
+
+def _route(network: nn.Module, policy: da.Policy, x: Tensor) -> Task:
+    assert isinstance(network, DynamicNetwork)
+    return lambda: network.route(x, policy)
+
+
+def halves(rounds: Rounds) -> tuple[Half, Half, dict[str, float]]:
+    """Even and odd rounds; and what the canaries say: how far rounds drift, and how many were left out."""
+    names = [*rounds.canaries[0]]
+    table = np.array([[check[name] for name in names] for check in rounds.canaries], dtype=float)
+    slowness = np.median(table / table.min(axis=0), axis=1)
+    kept = [_kept(slowness, half) for half in (0, 1)]
+    said = {"canary_median": float(np.median(slowness)), "canary_worst": float(slowness.max())}
+    return _half(rounds, kept[0]), _half(rounds, kept[1]), said | {"rounds_kept": float(sum(map(len, kept)))}
+
+
+def _kept(slowness: Floats, half: int) -> list[int]:
+    """The rounds of a half in which the machine was not much slower than in the best round, and at least two."""
+    own = sorted(range(half, len(slowness), 2), key=lambda index: slowness[index])
+    steady = [index for index in own if slowness[index] <= _CANARY_LIMIT * slowness.min()]
+    return sorted(steady if len(steady) >= _KEPT else own[:_KEPT])
+
+
+def _half(rounds: Rounds, kept: Sequence[int]) -> Half:
+    ms, relsd = {}, {}
+    for name, values in rounds.ns.items():
+        own = np.array([values[index] for index in kept]) / 1e6
+        ms[name] = float(own.min())
+        relsd[name] = float(own.std(ddof=1) / own.mean()) if len(own) > 1 else 0.0
+    return Half(ms, relsd, {name: values[kept].min(axis=0) for name, values in rounds.calls.items()})
