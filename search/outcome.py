@@ -259,7 +259,8 @@ def single_exits(problem: Problem, examiner: Examiner, numbers_: Iterable[int]) 
         for number in numbers_
         for k in range(examiner.exits(number))
     ]
-    scored = [each for each in scored if problem.feasible(each.point.metrics)]
+    # A network with gates decides even where it leaves at one exit, and so is no static one.
+    scored = [each for each in scored if problem.feasible(each.point.metrics) and not each.point.decides]
     if not scored:
         return []
     values = np.array([problem.values(each.point.metrics) for each in scored], dtype=float)

@@ -168,7 +168,10 @@ def build_report(
         label = f"{scored.number} static"
         tuned = _tuned(evaluation, -1)
         rows.append(_row(problem, evaluation, scored, label, "static", scored.number in kept_static, tuned, whole))
+    shown = {(row.number, row.policy) for row in rows if row.kind == "single_exit"}
     for scored in examined.single:
+        if (scored.number, scored.point.policy.describe()) in shown:
+            continue  # a member of the front already
         exit_index = next(i for i, on in enumerate(scored.point.policy.enabled) if on)
         evaluation, label = evaluations[scored.number], f"{scored.number} exit {exit_index}"
         tuned = _tuned(evaluation, exit_index)

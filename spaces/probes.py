@@ -20,11 +20,14 @@ from torch.nn import functional
 from .architecture import Architecture
 from .backbone import Backbone, Signature
 from .decisions import decision
+from .gradients import GRADIENTS
+from .gradients.gumbel import Gumbel
 from .network import DynamicNetwork
 from .policy import Policy
 from .scope import Chance, Scalar, Scope
 from .space import Space, build
 from .step import AbstractStep
+from .trace import COMPACT, Recorder, counts
 
 Candidate = tuple[dict[str, Scalar], Architecture]
 
@@ -223,3 +226,67 @@ def pieces_of(network: DynamicNetwork, backbone: Backbone) -> set[tuple[object, 
             shapes = tuple(tuple(x.shape) for x in part.inputs)
             found.add((part.info.kind, part.info.decision, part.token, shapes))
     return found
+
+
+def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
+    """Routed mode does what simulated mode says, as a batch and one by one; gives the exits taken."""
+    infos = tuple(part.info for part in network.parts())
+    with torch.no_grad():
+        run = network.simulate(x, setting=dict(policy.setting))
+    logits = run.logits
+    taken = simulate(logits, policy)
+    answers = torch.stack([logits[exit_index][row] for row, exit_index in enumerate(taken.tolist())])
+    trace = counts(infos, policy, taken.numpy(), {name: used.numpy() for name, used in run.usage.items()})
+    ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]  # moving rows is no network's work
+    watched = [column for column in ran if infos[column].kind != "decide"]
+    for pieces in ([x], torch.split(x[:8], 1)):
+        start = 0
+        with hooked(network) as rows:
+            for piece in pieces:
+                here = slice(start, start + len(piece))
+                recorder = Recorder(len(piece))
+                routed = network.route(piece, policy, recorder)
+                assert routed.exit_taken.tolist() == taken[here].tolist(), policy.describe()
+                torch.testing.assert_close(routed.logits, answers[here], rtol=0, atol=1e-5)
+                assert np.array_equal(recorder.counts(infos)[:, ran], trace[here][:, ran]), policy.describe()
+                start += len(piece)
+        expected = {infos[column].name: trace[:start, column].sum() for column in watched}
+        assert {info: rows[info] for info in expected} == expected, policy.describe()
+    return taken
+
+
+def check_gradients(logits: Sequence[Tensor], module: nn.Module, *, log_probs: Sequence[Tensor] = ()) -> None:
+    """Every weight has a finite gradient, and something of it arrives.
+
+    Args:
+        logits: one tensor an exit.
+        module: whose weights.
+        log_probs: of decisions that were drawn; rewards that differ from input to input stand in for a task's.
+    """
+    labels = torch.arange(logits[0].shape[0]) % logits[0].shape[1]
+    loss = torch.stack([functional.cross_entropy(x, labels) for x in logits]).sum()
+    for each in log_probs:
+        loss = loss + (each * torch.linspace(-1, 1, len(each))).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for name, weight in module.named_parameters():
+        assert weight.grad is not None, f"no gradient reaches {name}"
+        assert bool(torch.isfinite(weight.grad).all()), name
+        assert bool(weight.grad.any()), f"the gradient of {name} is zero"
+
+
+def with_gradients(architecture: Architecture, family: str) -> list[Architecture]:
+    """The same architecture with every gradient estimator in turn, if its family learns to decide."""
+    whole = architecture.to_mapping()
+    choice = whole["families"].get(family, {})
+    if "gating" not in choice:
+        return [architecture]
+    made = []
+    for member in GRADIENTS:
+        gating = {"gate": choice["gating"]["gate"], "gradient": member.name}
+        if member.name == Gumbel.name:
+            gating |= {"temperature": 0.5, "schedule": "exponential"}
+        else:
+            gating |= {"temperature": None, "schedule": None}
+        families = {**whole["families"], family: {**choice, "gating": gating}}
+        made.append(Architecture.from_mapping({**whole, "families": families}))
+    return made

@@ -191,7 +191,7 @@ def test_a_random_gate_is_right_at_the_shares_of_its_exits(ledger: Ledger) -> No
         assert (row.accuracy_low, row.accuracy_high) == wilson(right, 200)
         assert (row.latency_ms, row.macs, row.exit_share) == (own.latency_ms, own.macs, own.exit_share)
         assert (row.measured_ms, row.measured_p95_ms) == (None, None)
-        assert row.policy == "same exit rates, drawn at random"
+        assert row.policy == "same rates, drawn at random"
     assert report.against_random == (2, 2)
 
 
