@@ -115,7 +115,7 @@ def test_reinforce_lets_the_last_places_decide_first() -> None:
 def test_the_gradient_of_a_straight_through_choice_is_that_of_its_softmax() -> None:
     """d softmax(l)_1 / dl_1 = p (1 - p) = 0.25 at equal logits."""
     logits = torch.zeros(1, 2, requires_grad=True)
-    StraightThrough().draw(logits, progress=0.0, place=1.0).weights[0, 1].backward()
+    StraightThrough().draw(logits, progress=0.0, place=1.0).weights[0, 1].backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert logits.grad.tolist() == [[-0.25, 0.25]]
 
