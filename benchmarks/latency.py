@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,7 +79,7 @@ def cell(score: Score, statistic: str) -> str:
     scale = 1 if statistic == "kendall" else 100
     digits = 2 if statistic == "kendall" else 1
     numbers = [f"{scale * value:.{digits}f}" for value in (score.value, score.low, score.high)]
-    ratio = "" if statistic == "bias" else f"\nx {score.over_floor:.2f}"
+    ratio = "" if statistic == "bias" or math.isnan(score.over_floor) else f"\nx {score.over_floor:.2f}"
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]{ratio}"
 
 

@@ -32,7 +32,7 @@ class Score:
     Args:
         value: of all networks.
         low, high: 95 % bootstrap interval over networks.
-        over_floor: the value divided by that of the repeated measurement; nan if there is none.
+        over_floor: the value divided by that of the repeated measurement; nan if there is none, or it is zero.
         over_floor_low, over_floor_high: its interval, with the same networks drawn for both.
     """
 
@@ -121,7 +121,7 @@ def _statistics(predicted_ms: Floats, measured_ms: Floats, rows: _Rows) -> Mappi
 
 def _score(value: Floats, drawn: Floats, floor: Floats | None, floor_drawn: Floats | None) -> Score:
     low, high = np.quantile(drawn, (0.025, 0.975))
-    if floor is None or floor_drawn is None:
+    if floor is None or floor_drawn is None or abs(floor[0]) < _SMALLEST_FLOOR:
         return Score(float(value[0]), float(low), float(high))
     ratios = np.concatenate([_over(value, floor), np.quantile(_over(drawn, floor_drawn), (0.025, 0.975))])
     return Score(float(value[0]), float(low), float(high), *map(float, ratios))

@@ -114,7 +114,7 @@ class AbstractNarrowable(nn.Module, abc.ABC):
     def narrowed(self, share: float) -> nn.Module:
         """The block with the first `share` of its inner channels: shared convolutions, normalisation of its own.
 
-        The dense block must have been asked for with a larger share, or as it is, so that slices nest.
+        Slices start at the first channel, so a narrow one lies within every wider one.
         """
 
 

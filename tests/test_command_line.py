@@ -344,12 +344,3 @@ def test_cancelling_what_has_finished_changes_nothing(call: Call, demo: tuple[Pa
     code, out, _ = call("cancel", "--storage", demo[0])
     assert (code, SearchService(demo[0]).get().status().state) == (0, "finished")
     assert "is finished" in out
-
-
-def test_the_quickstart_runs_anywhere(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, EXAMPLES / "quickstart.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
-    assert ran.returncode == 0, ran.stderr
-    points = [line for line in ran.stdout.splitlines() if re.search(r": residual w8 .* accuracy 0\.\d{3} .* ms$", line)]
-    assert len(points) == len(SearchService(tmp_path / "dynarch-results").get().front()) > 0

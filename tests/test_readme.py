@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from typer.testing import CliRunner
 
+from dynarch import SearchService
 from dynarch.service import app
 from dynarch.spaces.catalogue import families_table
 
@@ -40,3 +43,12 @@ def test_every_file_of_the_readme_exists() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_quickstart_runs_anywhere(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, ROOT / "examples" / "quickstart.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert ran.returncode == 0, ran.stderr
+    points = [line for line in ran.stdout.splitlines() if re.search(r": residual w8 .* accuracy 0\.\d{3} .* ms$", line)]
+    assert len(points) == len(SearchService(tmp_path / "dynarch-results").get().front()) > 0
