@@ -6,7 +6,8 @@ from .evaluators.splits import SplitSpec
 from .hardware.cpu import Cpu
 from .hardware.cuda import Cuda
 from .hardware.devices import DEVICES
-from .search.handle import FrontPoint, Search
+from .search.front_point import FrontPoint
+from .search.handle import Search
 from .search.problem import Budget, Constraint, Problem, Strategy
 from .search.spec_file import load_spec
 from .service import SearchService

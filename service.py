@@ -14,7 +14,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn, final
+from typing import Annotated, NoReturn, final
 
 import typer
 from rich.console import Console
@@ -23,7 +23,8 @@ from rich.table import Table
 from .hardware.device import AbstractDevice
 from .hardware.devices import device_from_dict
 from .search.display import Display
-from .search.handle import EXPERIMENT, LOG_WARNING, FrontPoint, Search, Status, Warn
+from .search.front_point import points_table
+from .search.handle import EXPERIMENT, LOG_WARNING, Search, Status, Warn
 from .search.problem import Problem
 from .search.profiling import Profiler
 from .search.report import front_table
@@ -33,7 +34,7 @@ from .search.storage import DEFAULT_STORAGE, Storage
 from .search.table_commands import app as table_app
 from .search.tracking import MLflowTracker, link, serve_command
 from .spaces.errors import DynarchError, SpecError
-from .spaces.space import Space, describe
+from .spaces.space import Space
 
 
 @final
@@ -222,20 +223,18 @@ def front(
     search_id: IdArgument = None,
     storage: StorageOption = DEFAULT_STORAGE,
     database: DatabaseOption = None,
+    device: Annotated[str | None, typer.Option(help="Kind of another device, whose parts are timed now.")] = None,
+    table: Annotated[str | None, typer.Option(help="Environment in the latency table; nothing is timed.")] = None,
+    batch: Annotated[int, typer.Option(help="Inputs at a time on that device or table.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the front of a search."""
-    points = SearchService(storage, database=database).get(search_id).front()
+    """Show the front of a search, or what it is on another device or table; nothing is trained."""
+    chosen = None if device is None else device_from_dict({"kind": device, "batch": batch}, "device")
+    points = SearchService(storage, database=database).get(search_id).front(device=chosen, table=table, batch=batch)
     if as_json:
-        out.print_json(json.dumps([_plain(point) for point in points]))
+        out.print_json(json.dumps([point.to_mapping() for point in points]))
         return
-    table = Table("point", "network", "policy", "tune", "certify", "test", "measured ms")
-    for point in points:
-        test = "-" if point.test is None else f"{100 * point.test['accuracy']:.1f}"
-        timed = "-" if not point.measured else f"{next(iter(point.measured.values()))['latency_ms']:.3f}"
-        shares = (f"{100 * point.tune['accuracy']:.1f}", f"{100 * point.certify_accuracy:.1f}", test, timed)
-        table.add_row(point.label, describe(point.architecture), point.policy.describe(), *shares)
-    out.print(table)
+    out.print(points_table(points))
 
 
 @app.command()
@@ -318,19 +317,6 @@ def _print_report(service: SearchService, ended: Search, report: FrontReport) ->
     for file in ("front.html", "front.png", "front.csv", "report.json"):
         out.print(f"wrote {ended.folder / 'report' / file}", highlight=False, soft_wrap=True)
     out.print(f"open the MLflow UI: dynarch ui --storage {service.storage.folder}", highlight=False)
-
-
-def _plain(point: FrontPoint) -> dict[str, Any]:
-    return {
-        "point": point.label,
-        "architecture": point.architecture.to_mapping(),
-        "policy": point.policy.to_dict(),
-        "tune": dict(point.tune),
-        "certify_accuracy": point.certify_accuracy,
-        "test": point.test,
-        "measured": point.measured,
-        "folder": str(point.folder),
-    }
 
 
 def _warn(text: str) -> None:

@@ -1,6 +1,6 @@
 """Do predicted latencies agree with the stopwatch, on networks that nothing was fitted on?
 
-    python benchmarks/latency.py [--quick] [--json FILE]
+    python benchmarks/latency.py [--quick] [--raw FOLDER] [--most N] [--json FILE]
 
 Networks are drawn from a space of residual and inverted residual networks with early exits. Their parts, their
 single operations, whole networks along fixed paths and dynamic ones on inputs that leave at different exits are timed
@@ -112,6 +112,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4, help="of each process; even")
     parser.add_argument("--processes", type=int, default=2, help="one after the other")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--raw", type=Path, default=Path("dynarch-results/latency"), help="folder of raw rounds")
+    parser.add_argument("--most", type=int, help="processes to run now; the next call goes on where this one ended")
     parser.add_argument("--json", type=Path, default=Path("dynarch-results/latency.json"), help="file to write")
     quick, _ = parser.parse_known_args(arguments)
     if quick.quick:
@@ -132,7 +134,10 @@ def main() -> int:
     """Measure, compare, print, write."""
     options, console = parse(), Console(width=None if sys.stdout.isatty() else 130)
     settings, started = settings_of(options), time.perf_counter()
-    rounds = measure(settings)
+    rounds = measure(settings, options.raw, most=options.most)
+    if rounds is None:
+        console.print("processes are still missing; call again", highlight=False)
+        return 0
     seen, truth, machine = halves(rounds)
     found = sections(Evidence(prepare(settings), seen, truth, options.seed))
     for section in found.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,14 @@ from typing import Any, final
 
 from rich.console import Console
 
-from ..evaluators.from_scratch import load_candidate
 from ..hardware.device import AbstractDevice, one_thread
 from ..spaces.architecture import Architecture
 from ..spaces.errors import SearchBusyError, SpecError, StoreError
-from ..spaces.network import RoutedNetwork
 from ..spaces.policy import Policy
-from ..spaces.space import describe
 from .candidate import candidate_folder
 from .display import Display
 from .driver import REPORT, Driver, Event, Watcher
+from .front_point import FrontPoint
 from .lease import release_if_dead
 from .ledger.entities import Counts, Point
 from .ledger.store import Ledger
@@ -38,52 +36,6 @@ from .tracking import MLflowTracker
 EXPERIMENT = "dynarch"
 Warn = Callable[[str], None]
 LOG_WARNING: Warn = logging.getLogger("dynarch").warning
-
-
-@final
-@dataclass(frozen=True)
-class FrontPoint:
-    """An operating point of a front: trained weights and a policy, with everything that is known of them.
-
-    Args:
-        label: candidate and point, as in reports.
-        architecture: what was built.
-        policy: when to leave.
-        tune: metrics on the split that the search chose by.
-        certify_accuracy: accuracy on data that nothing was chosen on.
-        test: metrics on the test split; latencies are predictions for these inputs. None before the end.
-        measured: device -> measured mean and p95 in milliseconds; None before the end.
-        folder: weights and manifest.
-    """
-
-    label: str
-    architecture: Architecture
-    policy: Policy
-    tune: Mapping[str, float]
-    certify_accuracy: float
-    test: Mapping[str, float] | None
-    measured: Mapping[str, Mapping[str, float]] | None
-    folder: Path
-
-    @property
-    def accuracy(self) -> float:
-        """On the test split; where that was not used, on the certify split."""
-        return self.certify_accuracy if self.test is None else self.test["accuracy"]
-
-    @property
-    def latency_ms(self) -> float:
-        """Mean on the first device: measured if it was timed, else predicted."""
-        if self.measured:
-            return next(iter(self.measured.values()))["latency_ms"]
-        return next(value for name, value in self.tune.items() if name.startswith("latency_ms@"))
-
-    def load(self) -> RoutedNetwork:
-        """The trained network, ready to route: `network(x)` gives logits `b x c` and runs only what it must."""
-        network, _ = load_candidate(self.folder)
-        return RoutedNetwork(network, self.policy)
-
-    def __str__(self) -> str:
-        return f"{self.label}: {describe(self.architecture)}; {self.policy.describe()}"
 
 
 @final
@@ -245,27 +197,42 @@ class Search:
             records.finish("finished" if record.status == "finished" else "stopped")
         return waited
 
-    def front(self, *, device: AbstractDevice | None = None) -> tuple[FrontPoint, ...]:
+    def front(
+        self, *, device: AbstractDevice | None = None, table: str | None = None, batch: int = 1
+    ) -> tuple[FrontPoint, ...]:
         """The points of the front, fastest first; empty before the end.
 
+        For another device or table the policies of every trained candidate are searched anew; nothing is trained.
+        These points have no test metrics, as the test split was used on the original front.
+
         Args:
-            device: another device than those of the search: its parts are timed where the latency table lacks
-                them, then the policies of every trained candidate are searched anew; nothing is trained.
-                These points have no test metrics, as the test split was used on the original front.
+            device: another device than those of the search: its parts are timed where the latency table lacks them.
+            table: id of an environment in the latency table, such as an imported one: nothing is timed, parts that
+                it lacks are told by the ladder, and their doubt is in the intervals.
+            batch: inputs at a time, for `table`.
+
+        Raises:
+            SpecError: if both are given, or there is no such environment.
+            MissingEntryError: if nothing can be said of a part.
         """
-        if device is not None:
-            return self._retargeted(device)
+        if device is not None and table is not None:
+            raise SpecError("table", "must not be given together with a device; choose one")
+        if device is not None or table is not None:
+            return self._retargeted(device, table, batch)
         with self._storage.open_ledger() as ledger:
             points = ledger.points(self.id, front_only=True)
             evaluations = {e.number: e for e in ledger.evaluations(self.id)}
         made = [self._point(p, Architecture.from_mapping(evaluations[p.number].architecture)) for p in points]
         return tuple(sorted(made, key=lambda point: min(v for k, v in point.tune.items() if "latency_ms@" in k)))
 
-    def _retargeted(self, device: AbstractDevice) -> tuple[FrontPoint, ...]:
+    def _retargeted(self, device: AbstractDevice | None, environment: str | None, batch: int) -> tuple[FrontPoint, ...]:
         problem = self.problem()
         with one_thread(), self._storage.open_table() as table:
             profiler = Profiler(problem.space, problem.data.signature, table, seed=problem.strategy.seed)
-            book, _ = profiler.book({"device": device})
+            if device is not None:
+                book, _ = profiler.book({"device": device})
+            else:
+                book = profiler.told(environment or "", batch=batch)
         with self._storage.open_ledger() as ledger:
             found = retarget(problem, ledger, self.id, self.folder, book)
         return tuple(

@@ -15,6 +15,7 @@ from ..hardware.correction import IDENTITY, Correction, fit
 from ..hardware.device import AbstractDevice, content_id
 from ..hardware.inventory import Inventory, costs_of, inventory
 from ..hardware.measurables import measurables
+from ..hardware.pages import numbers, told_pages
 from ..hardware.profile import curve_batches, profile
 from ..hardware.table import LatencyTable
 from ..hardware.timer import Protocol
@@ -65,6 +66,16 @@ class Profiler:
         found = inventory(self._space, self._signature, compaction=compaction, on_progress=self._note("listing parts"))
         return LatencyBook({name: self._pages(device, found) for name, device in devices.items()}), found
 
+    def told(self, environment_id: str, *, batch: int) -> LatencyBook:
+        """A book of what the table says of an environment that is not at hand; nothing is measured.
+
+        Raises:
+            SpecError: if the table does not know it.
+            MissingEntryError: if nothing can be said of a part.
+        """
+        found = inventory(self._space, self._signature, compaction=batch > 1)
+        return LatencyBook({"table": told_pages(found, self._table, environment_id, batch=batch)})
+
     def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
         parts = measurables(found, device)
         note = self._note(f"measuring on {device.name}")
@@ -97,9 +108,9 @@ class Profiler:
         fitted_on = content_id({**what, "signature": self._signature.to_mapping()})
         stored = self._table.correction(fitted_on)
         if stored is not None:
-            return Correction.from_dict(_numbers(stored.payload))
+            return Correction.from_dict(numbers({k: v for k, v in stored.payload.items() if k != "batch"}))
         correction = fit(observe(self._networks(), device, pages, seed=self._seed))
-        payload = dict(correction.to_dict())
+        payload = {**correction.to_dict(), "batch": device.batch}
         self._table.put_correction(fitted_on, pages.environment_id, pages.table_version, payload)
         return correction
 
@@ -124,7 +135,3 @@ class Profiler:
     def _note(self, what: str) -> Callable[[int], None] | None:
         progress = self._progress
         return None if progress is None else lambda done: progress(what, done, 0)
-
-
-def _numbers(payload: Mapping[str, object]) -> dict[str, float | int | None]:
-    return {name: value for name, value in payload.items() if value is None or isinstance(value, int | float)}

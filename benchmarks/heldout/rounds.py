@@ -6,14 +6,16 @@ the first half only and are tested on the second, so that no disturbance is in b
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 import dynarch as da
 from dynarch.benchmarks.heldout.networks import Net, Sets, divided, draw, each_part, inputs, operations
+from dynarch.hardware.device import content_id
 from dynarch.hardware.inventory import batched
 from dynarch.hardware.measurables import measurable
 from dynarch.hardware.profile import curve_batches, time_network
@@ -142,17 +145,53 @@ def prepare(settings: Settings) -> Study:
     return Study(sets, dynamic)
 
 
-def measure(settings: Settings) -> Rounds:
-    """All rounds, each process fresh."""
-    found = []
-    for process in range(settings.processes):
+def measure(settings: Settings, folder: Path, *, most: int | None = None) -> Rounds | None:
+    """All rounds, each process fresh; a process whose rounds lie in the folder is not run again.
+
+    Args:
+        settings: what.
+        folder: where rounds are kept, one file a process.
+        most: processes to run now; None: all that are missing.
+
+    Returns:
+        None if some are still missing.
+    """
+    lacking = [process for process in range(settings.processes) if not kept_file(folder, settings, process).exists()]
+    for process in lacking[:most]:
         with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-            found.append(pool.submit(measure_here, settings, process).result())
+            save(pool.submit(measure_here, settings, process).result(), kept_file(folder, settings, process))
+    if len(lacking[:most]) < len(lacking):
+        return None
+    found = [load(kept_file(folder, settings, process)) for process in range(settings.processes)]
     return Rounds(
         {name: [value for each in found for value in each.ns[name]] for name in found[0].ns},
         {name: np.concatenate([each.calls[name] for each in found]) for name in found[0].calls},
         [check for each in found for check in each.canaries],
     )
+
+
+def kept_file(folder: Path, settings: Settings, process: int) -> Path:
+    """Where the rounds of a process are kept: other settings have other files, other numbers of processes the same."""
+    named = {**asdict(settings), "processes": 0, "threads": 1, "version": 1}
+    return folder / f"rounds-{content_id(named)}-{process}.npz"
+
+
+def save(rounds: Rounds, file: Path) -> None:
+    """Write the rounds of a process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {f"ns {name}": np.array(values) for name, values in rounds.ns.items()}
+    arrays |= {f"calls {name}": values for name, values in rounds.calls.items()}
+    checks = [json.dumps(dict(check)) for check in rounds.canaries]
+    np.savez_compressed(file, canaries=np.array(checks), **arrays)  # type: ignore[arg-type]
+
+
+def load(file: Path) -> Rounds:
+    """The inverse of `save`."""
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    checks = [json.loads(str(text)) for text in arrays.pop("canaries")]
+    ns = {name[3:]: values.tolist() for name, values in arrays.items() if name.startswith("ns ")}
+    return Rounds(ns, {name[6:]: values for name, values in arrays.items() if name.startswith("calls ")}, checks)
 
 
 def measure_here(settings: Settings, process: int) -> Rounds:

@@ -150,13 +150,12 @@ class AbstractVersionRecords(AbstractTableRecords):
 
         return self.database.read(work)
 
-    def latest_correction(self, environment_id: str, version: str) -> StoredCorrection | None:
-        """The correction of a version that was kept last, or None."""
+    def corrections(self, environment_id: str, version: str) -> tuple[StoredCorrection, ...]:
+        """The corrections of a version, the one that was kept last at the end."""
         stored = select(CorrectionRow).filter_by(environment_id=environment_id, version=version)
 
-        def work(session: Session) -> StoredCorrection | None:
-            row = session.scalars(stored.order_by(CorrectionRow.id.desc()).limit(1)).one_or_none()
-            return None if row is None else row.entity()
+        def work(session: Session) -> tuple[StoredCorrection, ...]:
+            return tuple(row.entity() for row in session.scalars(stored.order_by(CorrectionRow.id)))
 
         return self.database.read(work)
 

@@ -78,8 +78,7 @@ def test_a_round_trip_loses_nothing(tmp_path: Path, text: str, backend: str) -> 
         # What predictions need: entries of the version by name, and its latest correction.
         assert table.entries(E, [CONV.hash], [1, 8], version=version)[CONV.hash, 1].ms == 2.0
         assert table.entries(E, [CONV.hash], [8], version=version, density=(1, 4))[CONV.hash, 8].ms == 3.0
-        latest = table.latest_correction(E, version)
-        assert latest is not None
+        latest = table.corrections(E, version)[-1]
         assert (latest.correction_id, dict(latest.payload)) == ("a later one", FITTED.to_dict())
 
 

@@ -209,15 +209,13 @@ def test_corrections_belong_to_a_version(table: LatencyTable) -> None:
     for version, name in ((first, "identity"), (first, "line"), (second, "identity")):
         table.put_correction(name, E, version, {"a": 1.1, "loo_mape": None})
     table.put_correction("line", E, first, {"a": 1.1, "loo_mape": None})
-    latest = table.latest_correction(E, first)
-    assert latest is not None
+    latest = table.corrections(E, first)[-1]
     assert (latest.correction_id, latest.payload) == ("line", {"a": 1.1, "loo_mape": None})
     assert table.correction("line") == latest
-    found = table.latest_correction(E, second)
-    assert found is not None
+    (found,) = table.corrections(E, second)
     assert (found.correction_id, found.version) == ("identity", second)
     assert table.correction("absent") is None
-    assert table.latest_correction(E, "absent") is None
+    assert table.corrections(E, "absent") == ()
     with pytest.raises(StoreError, match="with other contents"):
         table.put_correction("line", E, first, {"a": 1.2, "loo_mape": None})
     with pytest.raises(StoreError, match="must be finite"):
