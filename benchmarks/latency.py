@@ -112,6 +112,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4, help="of each process; even")
     parser.add_argument("--processes", type=int, default=2, help="one after the other")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--steady", action=argparse.BooleanOptionalAction, default=True, help="wait while a sentinel is slow"
+    )
     parser.add_argument("--raw", type=Path, default=Path("dynarch-results/latency"), help="folder of raw rounds")
     parser.add_argument("--most", type=int, help="processes to run now; the next call goes on where this one ended")
     parser.add_argument("--json", type=Path, default=Path("dynarch-results/latency.json"), help="file to write")
@@ -126,7 +129,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """What is measured."""
-    names = ("calibration", "test", "dynamic", "large", "traced", "calls", "rounds", "processes", "seed")
+    names = ("calibration", "test", "dynamic", "large", "traced", "calls", "rounds", "processes", "seed", "steady")
     return Settings(**{name: getattr(options, name) for name in names})
 
 

@@ -18,6 +18,7 @@ from .book import DevicePages
 from .correction import Observation
 from .device import AbstractDevice
 from .inventory import Costs, batched, costs_of
+from .steadiness import sentinel_of
 from .timer import Clock, Protocol, Task, measure
 
 # Each visit calls a network several times: one that is called alone, between others, finds its weights out of the
@@ -77,7 +78,9 @@ def observe(
             found = pages.predict(costs, policy, np.full(device.batch, exit_index), seed=seed, usage=usage)
             calls = _calls(costs, policy, exit_index, usage)
             expected[name] = (found.mean_ms * device.batch, calls, found.relsd, number)
-    timings = measure(tasks, protocol=protocol, seed=seed, clock=clock, device=device)
+    sentinel = sentinel_of(device, clock=clock)
+    ready = None if sentinel is None else sentinel.wait
+    timings = measure(tasks, protocol=protocol, seed=seed, clock=clock, device=device, ready=ready)
     return [
         Observation(total, calls, timings[name].value_ms, relsd, number)
         for name, (total, calls, relsd, number) in expected.items()

@@ -20,7 +20,7 @@ from .correction import Floats
 from .device import AbstractDevice, Environment, check_count
 from .keys import PartKey
 from .session import Session, canaries, check_canaries, open_session
-from .timer import Clock, Lazy, Protocol, RoundTiming, Task, session_of, time_rounds
+from .timer import Clock, Lazy, Protocol, Ready, RoundTiming, Task, session_of, time_rounds
 
 # Rows are handed over at the end of each round and whenever so many are waiting: what a killed
 # process loses.
@@ -245,6 +245,7 @@ def time_network(
     seed: int = 0,
     clock: Clock = time.perf_counter_ns,
     warmup_calls: int = 3,
+    ready: Ready | None = None,
 ) -> Floats:
     """Time a whole routed network on each of `n` inputs.
 
@@ -256,6 +257,7 @@ def time_network(
         seed: the orders.
         clock: nanoseconds.
         warmup_calls: calls before each round's first timed one.
+        ready: waits for a good moment, before each call; what it ran is then in the caches, beside the network.
 
     Returns:
         `n` milliseconds: of each input the fastest round, as neighbours only ever add time.
@@ -273,15 +275,17 @@ def time_network(
             for index in order[:1] * warmup_calls:
                 run(index)
             device.synchronize()
-            for index, elapsed in _timed(run, order, device, clock):
+            for index, elapsed in _timed(run, order, device, clock, ready):
                 best[index] = min(best[index], elapsed / 1e6)
     return best
 
 
 def _timed(
-    run: Callable[[int], object], order: Iterable[int], device: AbstractDevice, clock: Clock
+    run: Callable[[int], object], order: Iterable[int], device: AbstractDevice, clock: Clock, ready: Ready | None
 ) -> Iterable[tuple[int, int]]:
     for index in order:
+        if ready is not None:
+            ready()
         start = clock()
         run(index)
         device.synchronize()

@@ -22,6 +22,10 @@ from .device import AbstractDevice, Statistic, collection_paused
 
 Clock = Callable[[], int]
 Task = Callable[[], object]
+Ready = Callable[[], object]
+"""Returns when it is a good moment to sample, such as `Sentinel.wait`."""
+
+READY_EVERY_NS = 5_000_000  # of sampling: fast spells of a shared core last some milliseconds at least
 
 
 @final
@@ -140,8 +144,13 @@ class Visit:
     timing: RoundTiming
 
 
-def time_task(task: Task, protocol: Protocol, *, clock: Clock, device: AbstractDevice | None = None) -> RoundTiming:
-    """Warm `task` up and time it once; the caller has entered the device's session."""
+def time_task(
+    task: Task, protocol: Protocol, *, clock: Clock, device: AbstractDevice | None = None, ready: Ready | None = None
+) -> RoundTiming:
+    """Warm `task` up and time it once; the caller has entered the device's session.
+
+    `ready` is asked before the first sample, and again whenever some milliseconds were sampled.
+    """
     synchronize = device.synchronize if device is not None else _nothing
     cap_ns = protocol.cap_ms * 1e6
     calls, began, elapsed = 0, clock(), 0
@@ -152,15 +161,19 @@ def time_task(task: Task, protocol: Protocol, *, clock: Clock, device: AbstractD
         if elapsed >= cap_ns:
             break
     samples: list[int] = []
-    total = 0
+    total, since = 0, READY_EVERY_NS
     while len(samples) < protocol.max_samples and (
         len(samples) < protocol.min_samples or total < protocol.min_ms * 1e6
     ):
+        if ready is not None and since >= READY_EVERY_NS:
+            ready()
+            since = 0
         start = clock()
         task()
         synchronize()  # before the clock is read: an accelerator returns before it is done
         samples.append(clock() - start)
         total += samples[-1]
+        since += samples[-1]
         if total >= cap_ns:
             break
     return RoundTiming.of(samples)
@@ -174,6 +187,7 @@ def time_rounds(
     clock: Clock = time.perf_counter_ns,
     device: AbstractDevice | None = None,
     due: Mapping[str, int] | None = None,
+    ready: Ready | None = None,
 ) -> Iterator[Visit]:
     """Time the tasks visit by visit, so that the caller can keep each result at once.
 
@@ -187,6 +201,7 @@ def time_rounds(
         clock: nanoseconds.
         device: whose session and synchronisation to use; none for plain host code.
         due: how many of the protocol's rounds each task still needs; all of them if absent.
+        ready: waits for a good moment.
     """
     due = due if due is not None else dict.fromkeys(tasks, protocol.rounds)
     for index in range(max(due.values(), default=0)):
@@ -196,7 +211,7 @@ def time_rounds(
             with session_of(device):
                 entry = tasks[key]
                 task = entry.make() if isinstance(entry, Lazy) else entry
-                timing = time_task(task, protocol, clock=clock, device=device)
+                timing = time_task(task, protocol, clock=clock, device=device, ready=ready)
                 del task
             yield Visit(index, key, timing)
 
@@ -210,6 +225,7 @@ def measure(
     device: AbstractDevice | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_round: Callable[[int, Mapping[str, RoundTiming]], None] | None = None,
+    ready: Ready | None = None,
 ) -> dict[str, Timing]:
     """Time all tasks in interleaved rounds.
 
@@ -221,13 +237,14 @@ def measure(
         device: whose session and synchronisation to use.
         on_progress: called with visits done and visits in all.
         on_round: called after each round with its number and timings.
+        ready: waits for a good moment.
 
     Returns:
         One timing a key, in the order of `tasks`.
     """
     rounds: dict[str, list[RoundTiming]] = {key: [] for key in tasks}
     current: dict[str, RoundTiming] = {}
-    visits = time_rounds(tasks, protocol=protocol, seed=seed, clock=clock, device=device)
+    visits = time_rounds(tasks, protocol=protocol, seed=seed, clock=clock, device=device, ready=ready)
     for done, visit in enumerate(visits, start=1):
         rounds[visit.key].append(visit.timing)
         current[visit.key] = visit.timing

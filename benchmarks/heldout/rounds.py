@@ -30,7 +30,8 @@ from dynarch.hardware.inventory import batched
 from dynarch.hardware.measurables import measurable
 from dynarch.hardware.profile import curve_batches, time_network
 from dynarch.hardware.session import canaries, check_canaries
-from dynarch.hardware.timer import Lazy, Protocol, Task, time_task
+from dynarch.hardware.steadiness import sentinel_of
+from dynarch.hardware.timer import Lazy, Protocol, Ready, Task, time_task
 from dynarch.spaces.network import DynamicNetwork
 
 LARGE: Final = 32
@@ -41,6 +42,7 @@ _KEPT: Final = 2  # rounds that each half keeps at least
 _TUNED: Final = 400  # inputs on which thresholds are chosen; other ones are timed
 
 Floats = NDArray[np.float64]
+Pass = Callable[[Ready | None], Floats]  # times all batches of a dynamic network once, in milliseconds a call
 Member = tuple[str, Net]  # the beginning of the names of its tasks, and the network
 
 
@@ -56,6 +58,7 @@ class Settings:
         rounds: of a process, an even number.
         processes: one after the other.
         seed: of everything that is drawn.
+        steady: whether sampling waits while a sentinel says that the machine is in a slow spell.
     """
 
     calibration: int
@@ -67,6 +70,7 @@ class Settings:
     rounds: int
     processes: int
     seed: int
+    steady: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +205,8 @@ def measure_here(settings: Settings, process: int) -> Rounds:
     tasks, timed = tasks_of(study), timed_of(study)
     fixed = canaries(device)
     check_canaries(fixed, device)  # thrown away: the first calls of a process are slow
+    sentinel = sentinel_of(device) if settings.steady else None
+    ready = None if sentinel is None else sentinel.wait
     ns: dict[str, list[int]] = {name: [] for name in tasks}
     calls: dict[str, list[Floats]] = {name: [] for name in timed}
     checks = []
@@ -211,19 +217,21 @@ def measure_here(settings: Settings, process: int) -> Rounds:
         random.Random(f"{settings.seed}/{process}/{number}").shuffle(order)
         for name in order:
             if name in timed:
-                calls[name].append(timed[name]())
+                calls[name].append(timed[name](ready))
             else:
-                ns[name].append(_visit(name, tasks[name], device))
+                ns[name].append(_visit(name, tasks[name], device, ready))
         said = f"process {process + 1}/{settings.processes}, round {number + 1}/{settings.rounds}"
-        sys.stderr.write(f"{said}: {len(order)} visits in {time.perf_counter() - started:.0f} s\n")
+        took, waited = time.perf_counter() - started, 0 if sentinel is None else sentinel.waited_ns / 1e9
+        sys.stderr.write(f"{said}: {len(order)} visits in {took:.0f} s; {waited:.0f} s of waiting so far\n")
     return Rounds(ns, {name: np.stack(rows) for name, rows in calls.items()}, checks)
 
 
-def _visit(name: str, task: Task | Lazy, device: da.Cpu) -> int:
+def _visit(name: str, task: Task | Lazy, device: da.Cpu, ready: Ready | None) -> int:
     protocol = _NETWORKS if name.startswith("net/") else _PARTS
     with device.session():
-        ready = task.make() if isinstance(task, Lazy) else task
-        return time_task(ready, protocol, clock=time.perf_counter_ns, device=device).value_ns(device.statistic)
+        made = task.make() if isinstance(task, Lazy) else task
+        timing = time_task(made, protocol, clock=time.perf_counter_ns, device=device, ready=ready)
+        return timing.value_ns(device.statistic)
 
 
 def tasks_of(study: Study) -> dict[str, Task | Lazy]:
@@ -253,9 +261,9 @@ def tasks_of(study: Study) -> dict[str, Task | Lazy]:
     return tasks
 
 
-def timed_of(study: Study) -> dict[str, Callable[[], Floats]]:
+def timed_of(study: Study) -> dict[str, Pass]:
     """Dynamic networks, `dynamic/BATCH/NUMBER`: each call times all batches of its inputs once, in milliseconds."""
-    found: dict[str, Callable[[], Floats]] = {}
+    found: dict[str, Pass] = {}
     for batch, members in study.dynamic.items():
         device = da.Cpu(batch=batch)
         for number, each in enumerate(members):
@@ -264,11 +272,11 @@ def timed_of(study: Study) -> dict[str, Callable[[], Floats]]:
     return found
 
 
-def _passes(network: nn.Module, policy: da.Policy, batches: Sequence[Tensor], device: da.Cpu) -> Callable[[], Floats]:
+def _passes(network: nn.Module, policy: da.Policy, batches: Sequence[Tensor], device: da.Cpu) -> Pass:
     def run(index: int) -> object:
         return _route(network, policy, batches[index])()
 
-    return lambda: time_network(run, len(batches), rounds=1, device=device)
+    return lambda ready: time_network(run, len(batches), rounds=1, device=device, ready=ready)
 
 
 def _route(network: nn.Module, policy: da.Policy, x: Tensor) -> Task:
