@@ -9,6 +9,7 @@ from .gates import GATES, gate
 from .gradient import AbstractGradient
 from .gradients import GRADIENTS, gradient
 from .gradients.gumbel import SCHEDULES, Gumbel
+from .ranges import AbstractRanges
 from .scope import Scope
 from .spec import AbstractSpec, require, require_name, require_options
 
@@ -56,7 +57,7 @@ class GatingChoice(AbstractSpec):
 
 @final
 @dataclass(frozen=True)
-class Gating(AbstractSpec):
+class Gating(AbstractRanges):
     """The ranges in which a search may vary how gates decide and learn.
 
     Args:

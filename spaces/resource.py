@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import SpecError
+from .ranges import AbstractRanges
 from .scope import Scope
 from .spec import AbstractSpec, require, require_name, require_options, require_range
 
@@ -49,7 +50,7 @@ class ResourceChoice(AbstractSpec):
 
 @final
 @dataclass(frozen=True)
-class Resource(AbstractSpec):
+class Resource(AbstractRanges):
     """The ranges in which a search may vary what training charges for.
 
     Args:
@@ -89,9 +90,9 @@ class Resource(AbstractSpec):
         """How many choices `suggest` can make."""
         return len(self.target) * len(self.resource) * len(self.scope)
 
-    def first(self) -> ResourceChoice:
+    def cover(self) -> tuple[ResourceChoice, ...]:
         """One choice: none of them changes what runs."""
-        return ResourceChoice(self.target[0], self.resource[0], self.scope[0], self.weight)
+        return (ResourceChoice(self.target[0], self.resource[0], self.scope[0], self.weight),)
 
 
 @final
