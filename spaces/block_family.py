@@ -90,18 +90,18 @@ class AbstractBlockFamily(AbstractFamily):
             return None
         # Backbones differ in how many blocks fit, and a name always means the same range.
         chosen = scope.categorical(f"placement_of_{len(self.fitting(outline))}", tuple(options))
-        answers = {name: _ask(scope, name, given) for name, given in self._questions().items()}
+        answers = {name: _ask(scope, name, given, outline) for name, given in self._questions().items()}
         return self.choice_type(blocks=options[chosen], **answers)  # type: ignore[call-arg]
 
     def size(self, outline: Outline) -> int:
         """Placements x options, and none where the family is free to stay away."""
-        questions = self._questions().values()
-        options = math.prod(each.size() if isinstance(each, AbstractRanges) else len(each) for each in questions)
+        options = math.prod(_size(given, outline) for given in self._questions().values())
         return len(self.placements(outline)) * options + (not self.rewrites_blocks)
 
     def cover(self, outline: Outline) -> Iterator[Any]:
         """Every placement with all options that change what runs."""
-        answers = {name: _cover(given, first=name in self.learning) for name, given in self._questions().items()}
+        answers = {name: _cover(given, outline) for name, given in self._questions().items()}
+        answers |= {name: answers[name][:1] for name in self.learning}
         for row in product(*answers.values()):
             for blocks in self.placements(outline).values():
                 yield self.choice_type(blocks=blocks, **dict(zip(answers, row, strict=True)))  # type: ignore[call-arg]
@@ -111,8 +111,9 @@ class AbstractBlockFamily(AbstractFamily):
         return ()
 
     def placements(self, outline: Outline) -> dict[str, tuple[int, ...]]:
-        """The different sets of blocks to choose from, by name."""
-        return placed(self.fitting(outline), self.placement)
+        """The different sets of blocks to choose from, by name; none if some question has no answer here."""
+        answered = all(_size(given, outline) for given in self._questions().values())
+        return placed(self.fitting(outline), self.placement) if answered else {}
 
     def _questions(self) -> dict[str, Any]:
         names = [each.name for each in dataclasses.fields(self.choice_type)]
@@ -162,19 +163,23 @@ def dashed(values: Sequence[float]) -> str:
 
 def _listed(name: str, given: Any) -> Sequence[Any]:
     if isinstance(given, AbstractRanges):
-        return given.cover()
+        return given.listed()
     require_options(name, given)
     answers: Sequence[Any] = given
     return answers
 
 
-def _ask(scope: Scope, name: str, given: Any) -> Any:
+def _ask(scope: Scope, name: str, given: Any, outline: Outline) -> Any:
     if isinstance(given, AbstractRanges):
-        return given.suggest(scope / name)
+        return given.suggest(scope / name, outline)
     labels: dict[Scalar, Any] = {dashed(each) if isinstance(each, tuple) else each: each for each in given}
     return labels[scope.categorical(name, tuple(labels))]
 
 
-def _cover(given: Any, *, first: bool) -> Sequence[Any]:
-    listed: Sequence[Any] = given.cover() if isinstance(given, AbstractRanges) else given
-    return listed[:1] if first else listed
+def _size(given: Any, outline: Outline) -> int:
+    return given.size(outline) if isinstance(given, AbstractRanges) else len(given)
+
+
+def _cover(given: Any, outline: Outline) -> Sequence[Any]:
+    answers: Sequence[Any] = given.cover(outline) if isinstance(given, AbstractRanges) else given
+    return answers

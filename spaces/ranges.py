@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass
 
+from .backbone import Outline
 from .scope import Scope
 from .spec import AbstractSpec
 
@@ -14,13 +15,17 @@ class AbstractRanges(AbstractSpec):
     """Options of one theme, and the choice that a search makes of them."""
 
     @abc.abstractmethod
-    def suggest(self, scope: Scope) -> AbstractSpec:
-        """Ask the scope for one choice."""
+    def suggest(self, scope: Scope, outline: Outline) -> AbstractSpec:
+        """Ask the scope for one choice; a name always means the same range, whatever the backbone."""
 
     @abc.abstractmethod
-    def size(self) -> int:
-        """How many choices `suggest` can make."""
+    def size(self, outline: Outline) -> int:
+        """How many choices `suggest` can make for this backbone; 0: none fits."""
 
     @abc.abstractmethod
-    def cover(self) -> tuple[AbstractSpec, ...]:
-        """Choices that together make everything run that any choice can; one at least."""
+    def listed(self) -> tuple[AbstractSpec, ...]:
+        """Choices that together hold every option that changes what runs; one at least."""
+
+    @abc.abstractmethod
+    def cover(self, outline: Outline) -> tuple[AbstractSpec, ...]:
+        """Those of them that fit this backbone."""
