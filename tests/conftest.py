@@ -7,6 +7,7 @@ made by one process only, so tests that use it stay together.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 os.environ |= {
@@ -68,6 +69,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips what is marked `cuda` where there is none."""
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device and this machine has none")
+
+
+def pytest_sessionfinish() -> None:
+    """Puts away servers and folders that tests shared."""
+    endings = sys.modules.get("dynarch.tests.endings")
+    if endings is not None:
+        endings.end()
 
 
 @pytest.fixture(scope="session")
