@@ -25,6 +25,7 @@ from .gradients.gumbel import Gumbel
 from .network import DynamicNetwork
 from .policy import Policy
 from .scope import Chance, Scalar, Scope
+from .signature import random_inputs
 from .space import Space, build
 from .step import AbstractStep
 from .trace import COMPACT, Recorder, counts
@@ -104,7 +105,7 @@ def fresh(architecture: Architecture, signature: Signature, *, inputs: int) -> t
     """A network in evaluation mode with weights of seed 0, and random inputs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(architecture, signature).eval(), torch.randn(inputs, *signature.input_shape)
+        return build(architecture, signature).eval(), random_inputs(signature, inputs)
 
 
 def trained(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:
