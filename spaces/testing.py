@@ -30,10 +30,12 @@ from .exit_step import judge
 from .family import AbstractFamily
 from .plan import Plan
 from .probes import (
+    SIGNATURES,
     Asked,
     Candidate,
     check_gradients,
     check_routing,
+    fits,
     fresh,
     ids_elsewhere,
     pieces_of,
@@ -45,21 +47,9 @@ from .probes import (
 )
 from .scope import Replay, Scalar, Scope, Suggester, enumerate_points
 from .signature import KINDS, random_inputs
-from .space import Space, backbone_outline, build, describe
+from .space import Space, build, describe
 
 Params = Mapping[str, Scalar]
-SIGNATURES = {  # a small task of each kind
-    "image": Signature((1, 8, 8), 4),
-    "text": Signature((6,), 4, "text", 9),
-    "sequence": Signature((6, 1 + 3), 4, "sequence"),
-    "clip": Signature((3, 1, 8, 8), 4, "clip"),
-}
-
-
-def fits(family: AbstractFamily, backbone: AbstractBackbone) -> bool:
-    """Whether a family has anything to choose on a backbone."""
-    signature = SIGNATURES[backbone.kinds[0]]
-    return any(family.size(backbone_outline(backbone.name, each, signature)) > 0 for each in backbone.extremes())
 
 
 class FamilyContract:
