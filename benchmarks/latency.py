@@ -141,8 +141,9 @@ def main() -> int:
     if rounds is None:
         console.print("processes are still missing; call again", highlight=False)
         return 0
-    seen, truth, machine = halves(rounds)
-    found = sections(Evidence(prepare(settings), seen, truth, options.seed))
+    study = prepare(settings)
+    seen, truth, machine = halves(study, rounds)
+    found = sections(Evidence(study, seen, truth, options.seed))
     for section in found.values():
         console.print(section_table(section))
     for text in verdicts(found):

@@ -18,12 +18,11 @@ from .book import DevicePages
 from .correction import Observation
 from .device import AbstractDevice
 from .inventory import Costs, batched, costs_of
-from .steadiness import sentinel_of
-from .timer import Clock, Protocol, Task, measure
+from .streams import Run, Streams
+from .timer import Clock
 
-# Each visit calls a network several times: one that is called alone, between others, finds its weights out of the
-# caches, which no network that serves one input after another does (12 % on small networks).
-PROTOCOL: Final = Protocol(rounds=5, warmup_calls=2, warmup_ms=0, min_samples=8, min_ms=4, cap_ms=200)
+ROUNDS: Final = 6
+CALLS: Final = 12  # of each path in a round: a stream of calls that differ, as in use
 _NEVER_REACHED: Final = 1e30  # scores of all decision schemes are far below
 
 
@@ -47,44 +46,52 @@ def observe(
     pages: DevicePages,
     *,
     seed: int,
-    protocol: Protocol = PROTOCOL,
+    rounds: int = ROUNDS,
+    calls: int = CALLS,
     clock: Clock = time.perf_counter_ns,
 ) -> list[Observation]:
-    """Every path of every network, in interleaved rounds.
+    """Every path of every network: streams of calls that take the paths in turns, as inputs do that differ.
 
     Args:
         networks: in evaluation mode.
         device: where.
         pages: entries of the networks' parts, with the identity for a correction.
-        seed: order of the visits.
-        protocol: how long.
+        seed: order of the calls.
+        rounds: visits to each network; of each call the fastest counts.
+        calls: of each path in a visit.
         clock: nanoseconds.
 
     Raises:
         MissingEntryError: if a part has no entry.
     """
-    tasks: dict[str, Task] = {}
-    expected: dict[str, tuple[float, float, float, int]] = {}
+    expected: list[list[tuple[float, float, float]]] = []
+    taken, runs = [], []
     for number, network in enumerate(networks):
-        costs = costs_of(network)
-        ready = device.prepare(network)
         example = batched((network.parts()[0].inputs[0],), device.batch)[0]
-        x = device.place(example)
-        with torch.no_grad():  # gates decide by the input, so what ran is read off the very one that is timed
-            usage = {part: used.numpy() for part, used in network.simulate(example).usage.items()}
-        for index, (policy, exit_index) in enumerate(paths(network, batch=device.batch)):
-            name = f"{number}/{index}"
-            tasks[name] = _bind(ready, x, policy)
-            found = pages.predict(costs, policy, np.full(device.batch, exit_index), seed=seed, usage=usage)
-            calls = _calls(costs, policy, exit_index, usage)
-            expected[name] = (found.mean_ms * device.batch, calls, found.relsd, number)
-    sentinel = sentinel_of(device, clock=clock)
-    ready = None if sentinel is None else sentinel.wait
-    timings = measure(tasks, protocol=protocol, seed=seed, clock=clock, device=device, ready=ready)
+        ways = paths(network, batch=device.batch)
+        expected.append([_expected(network, example, way, pages, seed) for way in ways])
+        order = np.random.default_rng([seed, number]).permutation(np.repeat(np.arange(len(ways)), calls))
+        taken.append(order)
+        runs.append(_bind(device.prepare(network), device.place(example), [ways[path][0] for path in order]))
+    streams = Streams(runs, [len(order) for order in taken], device=device, seed=seed, clock=clock)
+    fastest = streams.fastest(rounds)
     return [
-        Observation(total, calls, timings[name].value_ms, relsd, number)
-        for name, (total, calls, relsd, number) in expected.items()
+        Observation(total, parts, float(np.median(ms[order == path])), relsd, number)
+        for number, (ms, order) in enumerate(zip(fastest, taken, strict=True))
+        for path, (total, parts, relsd) in enumerate(expected[number])
     ]
+
+
+def _expected(
+    network: DynamicNetwork, x: Tensor, way: tuple[Policy, int], pages: DevicePages, seed: int
+) -> tuple[float, float, float]:
+    """Sum of the parts on a path, how many they are, and the sum's relative deviation."""
+    policy, exit_index = way
+    costs = costs_of(network)
+    with torch.no_grad():  # gates decide by the input, so what ran is read off the very one that is timed
+        usage = {part: used.numpy() for part, used in network.simulate(x, setting=dict(policy.setting)).usage.items()}
+    found = pages.predict(costs, policy, np.full(len(x), exit_index), seed=seed, usage=usage)
+    return found.mean_ms * len(x), _calls(costs, policy, exit_index, usage), found.relsd
 
 
 def _calls(costs: Costs, policy: Policy, exit_index: int, usage: Mapping[str, NDArray[np.floating[Any]]]) -> float:
@@ -93,6 +100,6 @@ def _calls(costs: Costs, policy: Policy, exit_index: int, usage: Mapping[str, ND
     return float(sum(row[index] for index, part in enumerate(costs.parts) if part.kind != COMPACT))
 
 
-def _bind(network: nn.Module, x: Tensor, policy: Policy) -> Task:
+def _bind(network: nn.Module, x: Tensor, order: Sequence[Policy]) -> Run:
     assert isinstance(network, DynamicNetwork)
-    return lambda: network.route(x, policy)
+    return lambda index: network.route(x, order[index])

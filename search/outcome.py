@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -19,7 +20,7 @@ from ..evaluators.splits import Part
 from ..hardware.book import LatencyBook
 from ..hardware.device import AbstractDevice
 from ..hardware.inventory import Costs
-from ..hardware.profile import time_network
+from ..hardware.streams import Streams
 from ..spaces.network import DynamicNetwork
 from ..spaces.policy import Policy
 from .candidate import candidate_folder
@@ -198,13 +199,9 @@ def measure_routed(
     rows = generator.permutation(np.arange(calls * device.batch) % len(x)).reshape(calls, device.batch)
     batches = [device.place(x[torch.from_numpy(row)]) for row in rows]
     runs = [_bind(device.prepare(network), policy, batches) for network, policy in routed]
-    best = np.full((len(runs), calls), np.inf)
-    for turn in range(TIMED_ROUNDS):
-        for done, index in enumerate(generator.permutation(len(runs))):
-            times = time_network(runs[index], calls, rounds=1, device=device, seed=seed + turn)
-            best[index] = np.minimum(best[index], times)
-            if progress is not None:
-                progress(f"timing on {device.name}", turn * len(runs) + done + 1, TIMED_ROUNDS * len(runs))
+    streams = Streams(runs, [calls] * len(runs), device=device, seed=seed)
+    note = None if progress is None else partial(progress, f"timing on {device.name}")
+    fastest = streams.fastest(TIMED_ROUNDS, on_progress=note)
     return [
         {
             "latency_ms": float(each.mean()),
@@ -212,7 +209,7 @@ def measure_routed(
             "calls": float(calls),
             "rounds": float(TIMED_ROUNDS),
         }
-        for each in best / device.batch
+        for each in (best / device.batch for best in fastest)
     ]
 
 

@@ -10,7 +10,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 import dynarch as da
 from dynarch.benchmarks.heldout.networks import Net, Sets, divided, draw, each_part, inputs, operations
+from dynarch.hardware.calibration import CALLS
 from dynarch.hardware.device import content_id
 from dynarch.hardware.inventory import batched
 from dynarch.hardware.measurables import measurable
@@ -36,7 +37,6 @@ from dynarch.spaces.network import DynamicNetwork
 
 LARGE: Final = 32
 _PARTS: Final = Protocol(rounds=1, warmup_calls=2, warmup_ms=1, min_samples=10, min_ms=5, cap_ms=200)
-_NETWORKS: Final = Protocol(rounds=1, warmup_calls=2, warmup_ms=1, min_samples=10, min_ms=15, cap_ms=300)
 _CANARY_LIMIT: Final = 1.10  # a round in which the machine was slower than that, against the best one, is left out
 _KEPT: Final = 2  # rounds that each half keeps at least
 _TUNED: Final = 400  # inputs on which thresholds are chosen; other ones are timed
@@ -176,7 +176,7 @@ def measure(settings: Settings, folder: Path, *, most: int | None = None) -> Rou
 
 def kept_file(folder: Path, settings: Settings, process: int) -> Path:
     """Where the rounds of a process are kept: other settings have other files, other numbers of processes the same."""
-    named = {**asdict(settings), "processes": 0, "threads": 1, "version": 1}
+    named = {**asdict(settings), "processes": 0, "threads": 1, "version": 2}
     return folder / f"rounds-{content_id(named)}-{process}.npz"
 
 
@@ -219,23 +219,22 @@ def measure_here(settings: Settings, process: int) -> Rounds:
             if name in timed:
                 calls[name].append(timed[name](ready))
             else:
-                ns[name].append(_visit(name, tasks[name], device, ready))
+                ns[name].append(_visit(tasks[name], device, ready))
         said = f"process {process + 1}/{settings.processes}, round {number + 1}/{settings.rounds}"
         took, waited = time.perf_counter() - started, 0 if sentinel is None else sentinel.waited_ns / 1e9
         sys.stderr.write(f"{said}: {len(order)} visits in {took:.0f} s; {waited:.0f} s of waiting so far\n")
     return Rounds(ns, {name: np.stack(rows) for name, rows in calls.items()}, checks)
 
 
-def _visit(name: str, task: Task | Lazy, device: da.Cpu, ready: Ready | None) -> int:
-    protocol = _NETWORKS if name.startswith("net/") else _PARTS
+def _visit(task: Task | Lazy, device: da.Cpu, ready: Ready | None) -> int:
     with device.session():
         made = task.make() if isinstance(task, Lazy) else task
-        timing = time_task(made, protocol, clock=time.perf_counter_ns, device=device, ready=ready)
+        timing = time_task(made, _PARTS, clock=time.perf_counter_ns, device=device, ready=ready)
         return timing.value_ns(device.statistic)
 
 
 def tasks_of(study: Study) -> dict[str, Task | Lazy]:
-    """Everything that is timed by repeating one call: `part/KEY/BATCH`, `op/NAME`, `net/SET/NUMBER/PATH/BATCH`."""
+    """Everything that is timed by repeating one call: `part/KEY/BATCH`, `op/NAME`."""
     sets, device = study.sets, da.Cpu()
     tasks: dict[str, Task | Lazy] = {}
     large = sets.calibration[::2]
@@ -250,48 +249,62 @@ def tasks_of(study: Study) -> dict[str, Task | Lazy]:
     for _, part in each_part(sets.all):
         for name, call in operations(part):
             tasks.setdefault(f"op/{name}", call)
-    for name, net in {**dict(study.calibration), **dict(study.test), **dict(study.residual)}.items():
-        prepared, x = device.prepare(net.network), net.parts[0].inputs[0]
-        made = batched((x,), LARGE)[0]
-        for path, (policy, _) in enumerate(net.paths):
-            if not name.startswith("net/test") or path == net.chosen:
-                tasks[f"{name}/{path}/1"] = _route(prepared, policy, x)
-            if net in large and path <= net.network.exits:  # without the path that tries all exits in vain
-                tasks[f"{name}/{path}/{LARGE}"] = _route(prepared, policy, made)
     return tasks
 
 
 def timed_of(study: Study) -> dict[str, Pass]:
-    """Dynamic networks, `dynamic/BATCH/NUMBER`: each call times all batches of its inputs once, in milliseconds."""
+    """Networks: `net/SET/NUMBER/BATCH` on a stream of calls that take their paths in turns, `dynamic/BATCH/NUMBER` on
+    inputs that leave where they leave; each times all calls once, in milliseconds."""
     found: dict[str, Pass] = {}
+    for name, batch, net in streamed(study):
+        device = da.Cpu(batch=batch)
+        x = device.place(batched((net.parts[0].inputs[0],), batch)[0])
+        prepared, policies = device.prepare(net.network), [net.paths[path][0] for path in stream(name, net, batch)]
+        found[f"{name}/{batch}"] = _passes(prepared, policies, [x] * len(policies), device)
     for batch, members in study.dynamic.items():
         device = da.Cpu(batch=batch)
         for number, each in enumerate(members):
             prepared, batches = device.prepare(each.net.network), torch.split(each.x, batch)
-            found[f"dynamic/{batch}/{number}"] = _passes(prepared, each.policy, batches, device)
+            found[f"dynamic/{batch}/{number}"] = _passes(prepared, [each.policy] * len(batches), batches, device)
     return found
 
 
-def _passes(network: nn.Module, policy: da.Policy, batches: Sequence[Tensor], device: da.Cpu) -> Pass:
+def streamed(study: Study) -> Iterator[tuple[str, int, Net]]:
+    """Every network once, and every second one that corrections are fitted on at the large batch too."""
+    everybody = {**dict(study.calibration), **dict(study.test), **dict(study.residual)}
+    yield from ((name, 1, net) for name, net in everybody.items())
+    yield from ((name, LARGE, net) for name, net in study.calibration[::2])
+
+
+def stream(name: str, net: Net, batch: int) -> NDArray[np.int64]:
+    """The path of each call; a large batch is not sent down the one that tries all exits in vain."""
+    ways = len(net.paths) if batch == 1 else net.network.exits + 1
+    calls = CALLS if batch == 1 else CALLS // 2
+    order = np.random.default_rng(list(f"{name}/{batch}".encode())).permutation(np.repeat(np.arange(ways), calls))
+    return order.astype(np.int64)
+
+
+def _passes(network: nn.Module, policies: Sequence[da.Policy], batches: Sequence[Tensor], device: da.Cpu) -> Pass:
+    assert isinstance(network, DynamicNetwork)
+
     def run(index: int) -> object:
-        return _route(network, policy, batches[index])()
+        return network.route(batches[index], policies[index])
 
     return lambda ready: time_network(run, len(batches), rounds=1, device=device, ready=ready)
 
 
-def _route(network: nn.Module, policy: da.Policy, x: Tensor) -> Task:
-    assert isinstance(network, DynamicNetwork)
-    return lambda: network.route(x, policy)
-
-
-def halves(rounds: Rounds) -> tuple[Half, Half, dict[str, float]]:
+def halves(study: Study, rounds: Rounds) -> tuple[Half, Half, dict[str, float]]:
     """Even and odd rounds; and what the canaries say: how far rounds drift, and how many were left out."""
     names = [*rounds.canaries[0]]
     table = np.array([[check[name] for name in names] for check in rounds.canaries], dtype=float)
     slowness = np.median(table / table.min(axis=0), axis=1)
     kept = [_kept(slowness, half) for half in (0, 1)]
     said = {"canary_median": float(np.median(slowness)), "canary_worst": float(slowness.max())}
-    return _half(rounds, kept[0]), _half(rounds, kept[1]), said | {"rounds_kept": float(sum(map(len, kept)))}
+    return (
+        half_of(study, rounds, kept[0]),
+        half_of(study, rounds, kept[1]),
+        said | {"rounds_kept": float(sum(map(len, kept)))},
+    )
 
 
 def _kept(slowness: Floats, half: int) -> list[int]:
@@ -301,10 +314,16 @@ def _kept(slowness: Floats, half: int) -> list[int]:
     return sorted(steady if len(steady) >= _KEPT else own[:_KEPT])
 
 
-def _half(rounds: Rounds, kept: Sequence[int]) -> Half:
+def half_of(study: Study, rounds: Rounds, kept: Sequence[int]) -> Half:
+    """What some rounds say: the fastest of each task, and of a network's paths the median call."""
     ms, relsd = {}, {}
     for name, values in rounds.ns.items():
         own = np.array([values[index] for index in kept]) / 1e6
         ms[name] = float(own.min())
         relsd[name] = float(own.std(ddof=1) / own.mean()) if len(own) > 1 else 0.0
-    return Half(ms, relsd, {name: values[kept].min(axis=0) for name, values in rounds.calls.items()})
+    calls = {name: values[kept].min(axis=0) for name, values in rounds.calls.items()}
+    for name, batch, net in streamed(study):
+        order = stream(name, net, batch)
+        for path in np.unique(order):
+            ms[f"{name}/{path}/{batch}"] = float(np.median(calls[f"{name}/{batch}"][order == path]))
+    return Half(ms, relsd, calls)
