@@ -203,17 +203,29 @@ class Stream(IterableDataset[int]):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("mnist", "data: must be 'digits' or the path of an .npz file, but got 'mnist'"),
-        (Path("x.csv"), "data: must be 'digits' or the path of an .npz file, but got 'x.csv'"),
-        (None, "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset with a length, but got NoneType"),
-        (7, "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset with a length, but got int"),
+        (
+            "mnist",
+            "data: must be one of 'digits', 'opinions', 'drifts' or the path of an .npz or .tsv.gz file, but got 'mnist'",
+        ),
+        (
+            Path("x.csv"),
+            "data: must be one of 'digits', 'opinions', 'drifts' or the path of an .npz or .tsv.gz file, but got 'x.csv'",
+        ),
+        (
+            None,
+            "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset with a length, but got NoneType",
+        ),
+        (
+            7,
+            "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset with a length, but got int",
+        ),
         (
             {"x": X, "y": Y},
-            "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset with a length, but got dict",
+            "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset with a length, but got dict",
         ),
         (
             Stream(),
-            "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset with a length, but got Stream",
+            "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset with a length, but got Stream",
         ),
     ],
 )
