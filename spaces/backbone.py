@@ -7,6 +7,7 @@ what it needs, and a backbone knows no family.
 from __future__ import annotations
 
 import abc
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -82,6 +83,7 @@ class Outline:
         narrowable: whether a slice of each block's inner channels can run alone.
         view_shapes: shape of what exit heads see after each block; empty: the features.
         peek_shapes: shape of what gates see before each block; empty: the features.
+        reads: whether each block reads a piece of the input, and may leave it out.
     """
 
     stages: tuple[int, ...]
@@ -92,6 +94,7 @@ class Outline:
     narrowable: tuple[bool, ...] = ()
     view_shapes: tuple[tuple[int, ...], ...] = ()
     peek_shapes: tuple[tuple[int, ...], ...] = ()
+    reads: tuple[bool, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -111,6 +114,11 @@ class Outline:
         return self.peek_shapes[block] if self.peek_shapes else self.before(block)
 
     @property
+    def chunks(self) -> tuple[int, ...]:
+        """Blocks that read a piece of the input each."""
+        return tuple(i for i, reads in enumerate(self.reads) if reads)
+
+    @property
     def residual(self) -> tuple[int, ...]:
         """Blocks whose features have the shape of their inputs: without such a block the network still fits."""
         return tuple(i for i, shape in enumerate(self.feature_shapes) if shape == self.before(i))
@@ -127,6 +135,34 @@ class AbstractNarrowable(nn.Module, abc.ABC):
         """
 
 
+class AbstractChunk(nn.Module, abc.ABC):
+    """A block that reads the next piece of the input, of which the features hold what is unread; see `packed`."""
+
+    @abc.abstractmethod
+    def present(self, x: Tensor) -> Tensor:
+        """`b` booleans: whether there is anything to read in the piece, or only padding."""
+
+    @abc.abstractmethod
+    def dropped(self) -> nn.Module:
+        """What leaves the piece out instead."""
+
+    @abc.abstractmethod
+    def small(self, share: float) -> nn.Module:
+        """A fresh, cheaper reader that changes the first `share` of what the network knows."""
+
+    @abc.abstractmethod
+    def read_by(self, reader: nn.Module) -> nn.Module:
+        """The same piece, read by such a reader."""
+
+
+def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Shapes of an LSTM kernel's inputs `t x b x i` and weights -> operations."""
+    return int(2 * x[0] * x[1] * (math.prod(weights) + math.prod(recurrent_weights)))
+
+
+_KERNELS = {torch.ops.aten.mkldnn_rnn_layer: _rnn_flops}  # which torch's own counter leaves at zero
+
+
 def outline(backbone: Backbone, signature: Signature) -> Outline:
     """The outline of a backbone, by running it once.
 
@@ -141,7 +177,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
             stem_shape = tuple(features.shape[1:])
             for block in backbone.blocks:
                 peeks.append(tuple(backbone.peek(features).shape[1:]))
-                counter = FlopCounterMode(display=False)
+                counter = FlopCounterMode(display=False, custom_mapping=_KERNELS)
                 with counter:
                     features = block(features)
                 shapes.append(tuple(features.shape[1:]))
@@ -163,6 +199,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         narrowable,
         tuple(views),
         tuple(peeks),
+        tuple(isinstance(block, AbstractChunk) for block in backbone.blocks),
     )
 
 

@@ -124,7 +124,7 @@ def test_bad_archives_are_refused(tmp_path: Path, write: Callable[[Path], None],
     ],
 )
 def test_options_that_do_not_apply_are_refused(source: str, reading: Reading, path: str) -> None:
-    with pytest.raises(SpecError, match="does not apply to .*; leave it out") as caught:
+    with pytest.raises(SpecError, match=r"does not apply to .*; leave it out") as caught:
         load_data(source, reading=reading)
     assert caught.value.path == path
 

@@ -66,7 +66,7 @@ BAD: tuple[tuple[object, str], ...] = (
     ({"data": {"split": {}}}, "data.split: 'split' is not known; did you mean 'splits'?"),
     (
         {"data": {"source": "mnist"}},
-        "data: must be one of 'digits', 'opinions', 'drifts' or the path of an .npz or .tsv.gz file, but got 'mnist'",
+        "data: must be one of 'digits', 'opinions', 'drifts' or the path of an .npz",
     ),
     (device(kind="cpuu"), "devices.cpu.kind: 'cpuu' is not known; did you mean 'cpu'?"),
     (device(kind="cpu", thread=1), "devices.cpu.thread: 'thread' is not known; did you mean 'threads'?"),

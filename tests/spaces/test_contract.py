@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from dynarch.spaces.backbone import AbstractBackbone
-from dynarch.spaces.backbones import BACKBONES, InvertedResidual, Residual
+from dynarch.spaces.backbones import BACKBONES, FrameRecurrent, InvertedResidual, Recurrent, Residual
 from dynarch.spaces.backbones.testing import BackboneContract
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
@@ -45,6 +45,8 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     Residual(width=(4, 6), depth=(1, 2), stages=2),
     InvertedResidual(width=(4, 6), expansion=(1, 3), depth=(1, 2), stages=2),
+    Recurrent(width=(4, 6), chunks=(1, 2, 4)),
+    FrameRecurrent(width=(2, 3), state=(4, 6), chunks=(1, 2, 3)),
 )
 
 
