@@ -84,6 +84,7 @@ class Outline:
         view_shapes: shape of what exit heads see after each block; empty: the features.
         peek_shapes: shape of what gates see before each block; empty: the features.
         reads: whether each block reads a piece of the input, and may leave it out.
+        pads: whether each block's piece may hold nothing but padding.
     """
 
     stages: tuple[int, ...]
@@ -95,6 +96,7 @@ class Outline:
     view_shapes: tuple[tuple[int, ...], ...] = ()
     peek_shapes: tuple[tuple[int, ...], ...] = ()
     reads: tuple[bool, ...] = ()
+    pads: tuple[bool, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -138,9 +140,12 @@ class AbstractNarrowable(nn.Module, abc.ABC):
 class AbstractChunk(nn.Module, abc.ABC):
     """A block that reads the next piece of the input, of which the features hold what is unread; see `packed`."""
 
+    pads: bool  # whether the piece may hold nothing but padding
+    taken: int  # numbers of the features that reading it takes away
+
     @abc.abstractmethod
-    def present(self, x: Tensor) -> Tensor:
-        """`b` booleans: whether there is anything to read in the piece, or only padding."""
+    def presence(self) -> nn.Module:
+        """A gate by rule: features -> logits `b x 2`, the second ahead where there is anything to read."""
 
     @abc.abstractmethod
     def dropped(self) -> nn.Module:
@@ -163,6 +168,15 @@ def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape:
 _KERNELS = {torch.ops.aten.mkldnn_rnn_layer: _rnn_flops}  # which torch's own counter leaves at zero
 
 
+@torch.no_grad()
+def work_of(module: nn.Module, features: Tensor) -> int:
+    """Multiply-accumulates of a module on features `1 x ...`."""
+    counter = FlopCounterMode(display=False, custom_mapping=_KERNELS)
+    with counter:
+        module(features)
+    return int(counter.get_total_flops()) // 2  # two operations a multiply-accumulate
+
+
 def outline(backbone: Backbone, signature: Signature) -> Outline:
     """The outline of a backbone, by running it once.
 
@@ -177,12 +191,10 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
             stem_shape = tuple(features.shape[1:])
             for block in backbone.blocks:
                 peeks.append(tuple(backbone.peek(features).shape[1:]))
-                counter = FlopCounterMode(display=False, custom_mapping=_KERNELS)
-                with counter:
-                    features = block(features)
+                macs.append(work_of(block, features))
+                features = block(features)
                 shapes.append(tuple(features.shape[1:]))
                 views.append(tuple(backbone.view(features).shape[1:]))
-                macs.append(counter.get_total_flops() // 2)  # one input, two operations a multiply-accumulate
             logits = backbone.head(features)
     except RuntimeError as error:
         first = str(error).splitlines()[0]
@@ -200,6 +212,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         tuple(views),
         tuple(peeks),
         tuple(isinstance(block, AbstractChunk) for block in backbone.blocks),
+        tuple(isinstance(block, AbstractChunk) and block.pads for block in backbone.blocks),
     )
 
 

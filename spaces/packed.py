@@ -22,7 +22,9 @@ THUMBNAIL = 4  # side of what gates see of a frame
 
 
 class AbstractEncoder(nn.Module, abc.ABC):
-    """Turns raw steps into what the recurrent cell reads."""
+    """Turns raw steps into what the recurrent cell reads; `pads` says whether some may be absent."""
+
+    pads: bool = True
 
     @abc.abstractmethod
     def forward(self, steps: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -31,10 +33,6 @@ class AbstractEncoder(nn.Module, abc.ABC):
     @abc.abstractmethod
     def summary(self, steps: Tensor) -> Tensor:
         """Raw steps `b x k x w` -> `b x m`: cheap, the same size for any number of steps."""
-
-    @abc.abstractmethod
-    def present(self, steps: Tensor) -> Tensor:
-        """Raw steps `b x k x w` -> `b` booleans: whether any step is present."""
 
     @abc.abstractmethod
     def coarse(self, share: float) -> tuple[nn.Module, int]:
@@ -59,10 +57,6 @@ class TextEncoder(AbstractEncoder):
         made, present = self(steps)
         return _mean_present(made, present.to(made.dtype).unsqueeze(2))
 
-    def present(self, steps: Tensor) -> Tensor:
-        """Whether the first word is: padding stands at the end."""
-        return steps[:, 0, 0] > 0
-
     def coarse(self, share: float) -> tuple[nn.Module, int]:
         """Itself: looking up costs next to nothing."""
         return self, self.embedding.embedding_dim
@@ -84,10 +78,6 @@ class StepEncoder(AbstractEncoder):
         """Mean of the present steps, and their share."""
         return _mean_present(steps[..., 1:], steps[..., :1])
 
-    def present(self, steps: Tensor) -> Tensor:
-        """Whether the first step is: padding stands at the end."""
-        return steps[:, 0, 0] > 0
-
     def coarse(self, share: float) -> tuple[nn.Module, int]:
         """Itself."""
         return self, self.channels
@@ -102,6 +92,8 @@ class FrameEncoder(AbstractEncoder):
         width: channels of its first convolution.
         shrink: the frame's sides are divided by this first.
     """
+
+    pads = False
 
     def __init__(self, shape: tuple[int, ...], width: int, *, shrink: int = 1) -> None:
         super().__init__()
@@ -124,10 +116,6 @@ class FrameEncoder(AbstractEncoder):
         """The mean frame, shrunk to a thumbnail."""
         frames = steps.mean(1).view(-1, *self.shape)
         return functional.adaptive_avg_pool2d(frames, THUMBNAIL).flatten(1)
-
-    def present(self, steps: Tensor) -> Tensor:
-        """Always."""
-        return torch.ones(steps.shape[0], dtype=torch.bool, device=steps.device)
 
     def coarse(self, share: float) -> tuple[nn.Module, int]:
         """Fewer channels, on frames of half the sides."""
@@ -214,14 +202,13 @@ class ReadChunk(AbstractChunk):
 
     def __init__(self, reader: Reader, steps: int, width: int) -> None:
         super().__init__()
+        encoder = reader.encoder
+        assert isinstance(encoder, AbstractEncoder)
         self.reader = reader
         self.steps = steps
         self.width = width
-
-    @property
-    def taken(self) -> int:
-        """Numbers taken from the front of the row."""
-        return self.steps * self.width
+        self.taken = steps * width
+        self.pads = encoder.pads
 
     def forward(self, x: Tensor) -> Tensor:
         """The rest of the row with the new state."""
@@ -229,11 +216,9 @@ class ReadChunk(AbstractChunk):
         steps = x[:, : self.taken].reshape(-1, self.steps, self.width)
         return torch.cat([x[:, self.taken : -state], self.reader(steps, x[:, -state:])], 1)
 
-    def present(self, x: Tensor) -> Tensor:
-        """`b` booleans: whether the chunk holds a present step."""
-        encoder = self.reader.encoder
-        assert isinstance(encoder, AbstractEncoder)
-        return encoder.present(x[:, : self.taken].reshape(-1, self.steps, self.width))
+    def presence(self) -> nn.Module:
+        """Looks at the first step of the chunk: padding stands at the end of an input."""
+        return Presence()
 
     def dropped(self) -> nn.Module:
         """Leaves the chunk out."""
@@ -268,6 +253,16 @@ class Drop(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`b x f` -> `b x (f - taken)`."""
         return x[:, self.taken :]
+
+
+@final
+class Presence(nn.Module):
+    """Whether there is anything to read: a row begins with its first word's id, or its first step's presence."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`b x f` -> logits `b x 2`, that of reading above 0 where the first step is present."""
+        ahead = x[:, :1] - 0.5
+        return torch.cat([torch.zeros_like(ahead), ahead], 1)
 
 
 @final
