@@ -10,6 +10,7 @@ the state alone, so that none sees the future; what gates see is the state and a
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from .backbone import AbstractChunk
 
+ABSENT = -1e4  # score of a chunk that holds nothing
 THUMBNAIL = 4  # side of what gates see of a frame
 
 
@@ -305,6 +307,42 @@ class Ahead(nn.Module):
         taken = min(self.steps * self.width, x.shape[1] - reader.state)
         steps = x[:, :taken].reshape(x.shape[0], -1, self.width)
         return torch.cat([x[:, -reader.hidden :], encoder.summary(steps)], 1)
+
+
+@final
+class Sampler(nn.Module):
+    """Scores several chunks by glimpses of them, before any is read.
+
+    Args:
+        chunks: in order, all of one size but perhaps the last.
+        start: where the first of them begins in the row.
+        hidden: size of its hidden layer.
+    """
+
+    def __init__(self, chunks: Sequence[ReadChunk], start: int, hidden: int) -> None:
+        super().__init__()
+        encoder = chunks[0].reader.encoder
+        assert isinstance(encoder, AbstractEncoder)
+        self.encoder = encoder
+        self.width = chunks[0].width
+        self.pads = encoder.pads
+        self.starts = tuple(start + sum(each.taken for each in chunks[:i]) for i in range(len(chunks)))
+        self.equal = sum(each.taken == chunks[0].taken for each in chunks)
+        self.taken, self.last = chunks[0].taken, chunks[-1].taken
+        with torch.no_grad():
+            size = encoder.summary(torch.zeros(1, chunks[0].steps, self.width)).shape[1]
+        self.score = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`b x f` -> scores `b x chunks`; a chunk of padding is far behind."""
+        first, batch = self.starts[0], x.shape[0]
+        same = x[:, first : first + self.equal * self.taken].reshape(batch * self.equal, -1, self.width)
+        glimpses = self.encoder.summary(same).view(batch, self.equal, -1)
+        if self.equal < len(self.starts):
+            rest = x[:, self.starts[-1] : self.starts[-1] + self.last].reshape(batch, -1, self.width)
+            glimpses = torch.cat([glimpses, self.encoder.summary(rest).unsqueeze(1)], 1)
+        scores: Tensor = self.score(glimpses).squeeze(2)
+        return scores.masked_fill(x[:, list(self.starts)] <= 0, ABSENT) if self.pads else scores
 
 
 def chunk_sizes(steps: int, chunks: int) -> tuple[int, ...]:

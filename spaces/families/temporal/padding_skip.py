@@ -47,7 +47,7 @@ class PaddingSkip(AbstractBlockFamily):
     fits: ClassVar[str] = "may hold nothing but padding"
     rewrites_blocks: ClassVar[bool] = True
 
-    placement: tuple[str, ...] = ("all",)
+    placement: tuple[str, ...] = ("all", "late")
 
     @classmethod
     def fitting(cls, outline: Outline) -> Sequence[int]:
