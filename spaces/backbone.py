@@ -160,7 +160,7 @@ class AbstractChunk(nn.Module, abc.ABC):
         """The same piece, read by such a reader."""
 
 
-def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape: Any = None) -> int:
     """Shapes of an LSTM kernel's inputs `t x b x i` and weights -> operations."""
     return int(2 * x[0] * x[1] * (math.prod(weights) + math.prod(recurrent_weights)))
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from dynarch.spaces.backbone import Backbone, Signature, outline
 from dynarch.spaces.backbones.frame_recurrent import FrameRecurrent, FrameRecurrentChoice
 from dynarch.spaces.backbones.recurrent import CELLS, Recurrent, RecurrentChoice
+from dynarch.spaces.encoders import AbstractEncoder, StepEncoder, TextEncoder
 from dynarch.spaces.errors import ShapeError, SpecError
-from dynarch.spaces.packed import AbstractEncoder, ReadChunk, StepEncoder, TextEncoder, chunk_sizes
+from dynarch.spaces.packed import ReadChunk, chunk_sizes
 from dynarch.spaces.signature import random_inputs
 
 SEQUENCE = Signature((7, 1 + 2), 3, "sequence")
