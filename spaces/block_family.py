@@ -156,9 +156,9 @@ def channelled(outline: Outline) -> tuple[int, ...]:
     return tuple(index for index, shape in enumerate(outline.feature_shapes) if len(shape) == 3)
 
 
-def dashed(values: Sequence[float]) -> str:
-    """Several numbers as one answer, such as `0.25-0.5-1`."""
-    return "-".join(f"{value:g}" for value in values)
+def dashed(values: Sequence[float | str]) -> str:
+    """Several values as one answer, such as `0.25-0.5-1`."""
+    return "-".join(value if isinstance(value, str) else f"{value:g}" for value in values)
 
 
 def _listed(name: str, given: Any) -> Sequence[Any]:

@@ -196,6 +196,7 @@ def settings(network: DynamicNetwork, x: Tensor, *, seed: int, most: int = 3) ->
     levels = [(knob, -float(gaps.double().median())) for knob, each in margins.items() for gaps in each]
     order = np.random.default_rng(seed).permutation(len(levels))
     tried = [{levels[i][0]: levels[i][1] + 1e-3 * k} for i in order for k in (1, -3)]
+    tried += [{knob: value} for knob, values in network.levels.items() for value in values if value != 0]
     found = [setting for setting in (*tried, {}) if _clear(network, x, setting)]
     assert found, "no setting of the knobs keeps clear of every border"
     return sorted(found, key=lambda setting: not _divides(network, x, setting))[:most]

@@ -127,11 +127,12 @@ class AbstractStep(nn.Module, abc.ABC):
     """One link of the chain.
 
     `depth` is the number of early exits before it, set by the network that it is in; `knob` is the name of the number
-    that shifts its decisions at run time, if there is one.
+    that shifts its decisions at run time, if there is one; `levels` are the values it may have, if not any.
     """
 
     depth: int = 0
     knob: str | None = None
+    levels: tuple[float, ...] = ()
 
     @abc.abstractmethod
     def parts(self, run: Simulation) -> tuple[Part, ...]:

@@ -7,6 +7,8 @@ behind them, then what lets inputs out.
 from ..errors import UnknownNameError
 from ..family import AbstractFamily
 from .sample import (
+    BranchRouting,
+    ChannelSaliency,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
@@ -19,6 +21,8 @@ from .sample import (
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
     SlimmableWidth,
+    ChannelSaliency,
+    BranchRouting,
     MixtureOfExperts,
     DynamicConvolution,
     SqueezeExcitation,
@@ -41,6 +45,8 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 
 __all__ = [
     "FAMILIES",
+    "BranchRouting",
+    "ChannelSaliency",
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",

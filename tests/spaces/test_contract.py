@@ -14,6 +14,8 @@ from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.families import (
     FAMILIES,
+    BranchRouting,
+    ChannelSaliency,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
@@ -35,6 +37,8 @@ ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     LayerSkipping(gating=Gating(gate=tuple(member.name for member in GATES), gradient=ALL_GRADIENTS)),
     SlimmableWidth(gating=Gating(gradient=ALL_GRADIENTS)),
+    ChannelSaliency(shares=((0.5,), (0.25, 0.6, 1.0))),
+    BranchRouting(gating=Gating(gate=("pooled_linear", "recurrent"), gradient=ALL_GRADIENTS)),
     MixtureOfExperts(gating=Gating(gradient=ALL_GRADIENTS)),
     DynamicConvolution(),
     SqueezeExcitation(reduction=(2, 4)),
