@@ -8,6 +8,7 @@ from ..errors import UnknownNameError
 from ..family import AbstractFamily
 from .sample import (
     BranchRouting,
+    Cascade,
     ChannelSaliency,
     DynamicConvolution,
     DynamicRelu,
@@ -27,6 +28,7 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     DynamicConvolution,
     SqueezeExcitation,
     DynamicRelu,
+    Cascade,
     EarlyExit,
 )
 
@@ -46,6 +48,7 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 __all__ = [
     "FAMILIES",
     "BranchRouting",
+    "Cascade",
     "ChannelSaliency",
     "DynamicConvolution",
     "DynamicRelu",

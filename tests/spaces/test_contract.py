@@ -15,6 +15,7 @@ from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.families import (
     FAMILIES,
     BranchRouting,
+    Cascade,
     ChannelSaliency,
     DynamicConvolution,
     DynamicRelu,
@@ -28,6 +29,7 @@ from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
 from dynarch.spaces.gating import Gating
 from dynarch.spaces.gradients import GRADIENTS
+from dynarch.spaces.little import Little
 from dynarch.spaces.scope import Replay, Suggester
 from dynarch.spaces.testing import BackboneContract, DecisionContract, FamilyContract, Params
 
@@ -39,10 +41,11 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     SlimmableWidth(gating=Gating(gradient=ALL_GRADIENTS)),
     ChannelSaliency(shares=((0.5,), (0.25, 0.6, 1.0))),
     BranchRouting(gating=Gating(gate=("pooled_linear", "recurrent"), gradient=ALL_GRADIENTS)),
-    MixtureOfExperts(gating=Gating(gradient=ALL_GRADIENTS)),
+    MixtureOfExperts(experts=(2, 3), gating=Gating(gradient=ALL_GRADIENTS)),
     DynamicConvolution(),
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
+    Cascade(little=Little((Residual(width=(2, 4), depth=(1,), stages=1), InvertedResidual(width=(2,), stages=1)))),
     EarlyExit(heads=("linear", "mlp", "conv")),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (

@@ -1,6 +1,7 @@
 """Sample-wise families: what runs depends on the whole input."""
 
 from .branch_routing import BranchRouting, BranchRoutingChoice
+from .cascade import Cascade, CascadeChoice
 from .channel_saliency import ChannelSaliency, ChannelSaliencyChoice
 from .dynamic_convolution import DynamicConvolution, DynamicConvolutionChoice
 from .dynamic_relu import DynamicRelu, DynamicReluChoice
@@ -13,6 +14,8 @@ from .squeeze_excitation import SqueezeExcitation, SqueezeExcitationChoice
 __all__ = [
     "BranchRouting",
     "BranchRoutingChoice",
+    "Cascade",
+    "CascadeChoice",
     "ChannelSaliency",
     "ChannelSaliencyChoice",
     "DynamicConvolution",
