@@ -40,6 +40,8 @@ class Simulation:
         log_probs: `b` for each decision that was drawn from a distribution.
         penalties: scalars to add to the loss.
         memory: what decisions hand on to later ones, `b x s` each.
+        scores: scheme that learns -> `b` for each exit passed, the final head left out; their gradient stays within
+            the scheme's own weights.
     """
 
     features: Tensor
@@ -53,6 +55,7 @@ class Simulation:
     log_probs: list[Tensor] = field(default_factory=list)
     penalties: list[Tensor] = field(default_factory=list)
     memory: dict[str, Tensor] = field(default_factory=dict)
+    scores: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 @final

@@ -112,7 +112,7 @@ def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> d
     for column, part in enumerate(parts):
         if part.choice is not None:
             options.setdefault(part.choice, []).append(column)
-    usage = {}
+    usage: dict[str, NDArray[np.float64]] = {}
     for columns in options.values():
         dearest = sorted(columns, key=lambda column: -weight[column])[: parts[columns[0]].at_most]
         usage |= {parts[column].name: np.full(1, float(column in dearest)) for column in columns}

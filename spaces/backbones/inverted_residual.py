@@ -76,7 +76,7 @@ class _SelectedInvertedResidual(nn.Module):
 
     def __init__(self, block: InvertedResidualBlock) -> None:
         super().__init__()
-        self.expand, self.filter, self.mix = block.expand, block.filter, block.project[0]
+        self.expand, self.filter, self.mix = block.expand, block.filter, _convolution(block.project)
         self.norm = nn.BatchNorm2d(block.channels)
         self.stride, self.residual = block.stride, block.residual
 
@@ -93,13 +93,18 @@ class _SelectedInvertedResidual(nn.Module):
             made = functional.relu6(normalise_picked(_norm(self.filter), made, picked)) * scales[:, :, None, None]
             mix = self.mix.weight[:, picked].transpose(0, 1)
             made = self.norm(convolve_each(made, mix, stride=(1, 1), padding=0))
-        return x + made if self.residual else made
+        out: Tensor = x + made if self.residual else made
+        return out
 
 
 def _first_weight(part: nn.Sequential) -> Tensor:
+    return _convolution(part).weight
+
+
+def _convolution(part: nn.Sequential) -> nn.Conv2d:
     layer = part[0]
     assert isinstance(layer, nn.Conv2d)
-    return layer.weight
+    return layer
 
 
 def _norm(part: nn.Sequential) -> nn.BatchNorm2d:

@@ -12,6 +12,7 @@ from dynarch.spaces.backbone import AbstractBackbone
 from dynarch.spaces.backbones import BACKBONES, InvertedResidual, Residual
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
+from dynarch.spaces.decisions.testing import DecisionContract
 from dynarch.spaces.families import (
     FAMILIES,
     BranchRouting,
@@ -31,7 +32,7 @@ from dynarch.spaces.gating import Gating
 from dynarch.spaces.gradients import GRADIENTS
 from dynarch.spaces.little import Little
 from dynarch.spaces.scope import Replay, Suggester
-from dynarch.spaces.testing import BackboneContract, DecisionContract, FamilyContract, Params
+from dynarch.spaces.testing import BackboneContract, FamilyContract, Params
 
 ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 

@@ -107,7 +107,7 @@ class Cascade(AbstractFamily):
             raise error.under("little") from None
         schemes = tuple(member for member in DECISIONS if member.name in choice.decisions)
         token = f"{cls.name} {canonical_json(choice.little.to_mapping())}"
-        plan.insert_before_stem(ExitStep(0, head, decisions=schemes, token=token))
+        plan.insert_before_stem(ExitStep(0, head, decisions=schemes, token=token, classes=plan.outline.classes))
 
     @classmethod
     def describe(cls, choice: CascadeChoice) -> str:
