@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from dynarch.spaces.architecture import Architecture
 from dynarch.spaces.backbone import Signature
@@ -51,9 +52,12 @@ def test_the_little_network_answers_alone_and_hands_on_the_input() -> None:
     names = [info.name for info in (part.info for part in made.parts())]
     assert names[:2] == ["segment.0", "exit.0"]
     assert recorder.totals()["segment.1"] == 3
-    assert sum(weight.numel() for weight in alone.parameters()) + sum(
-        weight.numel() for weight in little.parameters()
-    ) == sum(weight.numel() for weight in made.parameters())
+    modules = (alone, little, made.exit_steps[0].learned)
+    assert sum(map(_weights, modules)) == _weights(made)
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
 
 
 def test_exits_within_the_large_network_come_after_it() -> None:

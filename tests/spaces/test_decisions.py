@@ -83,7 +83,7 @@ def test_patience_is_the_length_of_the_last_run(answers: list[int]) -> None:
 def test_leaving_needs_more_than_the_threshold(scheme: AbstractDecision) -> None:
     logits = one_hot([1, 1])
     learned = scheme.build(4)
-    score = float(scheme.score(logits, None, learned)[0][0])
+    score = scheme.score(logits, None, learned)[0][0].item()
     assert judge(scheme, logits[:1], None, score, learned)[0] is False
     assert judge(scheme, logits[:1], None, score - 1e-3, learned)[0] is True
     many, _ = judge(scheme, logits, None, score, learned)

@@ -22,7 +22,7 @@ from dynarch.spaces.step import SegmentStep
 from dynarch.spaces.trace import PartInfo, Recorder, counts, dearest_usage
 
 EMPTY = Architecture.of(backbone={}, families={}, training={})
-X = torch.tensor([[math.log(3.0), 0.0, -9.0], [-9.0, 0.0, 0.0], [5.0, 5.0, 9.0]])  # logits and features in one
+X = torch.tensor([[math.log(3.0), 0.0, -9.0], [-9.0, 0.0, 0.0], [5.0, 4.0, 9.0]])  # logits and features in one
 
 
 class Times(nn.Module):
@@ -49,7 +49,7 @@ def network(gradient: str = "straight_through") -> DynamicNetwork:
     return DynamicNetwork(EMPTY, Signature((3,), 3), [step, SegmentStep(0, Times(1.0), final=True)]).eval()
 
 
-# Of log 3 and 0 the softmax is 3/4, 1/4; equal logits weigh 1/2 each; of 9 and the first 5 it is 1 - s, s.
+# Of log 3 and 0 the softmax is 3/4, 1/4; equal logits weigh 1/2 each; of 9 and 5 it is 1 - s, s.
 S = 1 / (1 + math.exp(4))
 FACTORS = [0.75 * 1 + 0.25 * 10, 0.5 * 10 + 0.5 * 100, S * 1 + (1 - S) * 100]
 
