@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -67,7 +67,7 @@ class Little(AbstractRanges):
     """Backbones to choose from.
 
     Args:
-        backbones: kinds, each with its ranges.
+        backbones: kinds, each with its ranges; only those that take the inputs of the task are offered.
     """
 
     backbones: tuple[AbstractBackbone, ...] = (Residual(width=(4, 8), depth=(1,), stages=2),)
@@ -92,23 +92,28 @@ class Little(AbstractRanges):
 
     def suggest(self, scope: Scope, outline: Outline) -> LittleChoice:
         """A kind, then what that asks."""
-        name = scope.categorical("backbone", tuple(member.name for member in self.backbones))
-        member = next(member for member in self.backbones if member.name == name)
+        fitting = self._fitting(outline)
+        name = scope.categorical("backbone", tuple(member.name for member in fitting))
+        member = next(member for member in fitting if member.name == name)
         return LittleChoice(name, member.suggest(scope / name))
 
     def size(self, outline: Outline) -> int:
         """How many choices `suggest` can make."""
-        return sum(member.size() for member in self.backbones)
+        return sum(member.size() for member in self._fitting(outline))
 
     def listed(self) -> tuple[LittleChoice, ...]:
         """All of them: each runs something else."""
-        return tuple(self._all())
+        return tuple(_all(self.backbones))
 
     def cover(self, outline: Outline) -> tuple[LittleChoice, ...]:
-        """The same."""
-        return self.listed()
+        """All that take such inputs."""
+        return tuple(_all(self._fitting(outline)))
 
-    def _all(self) -> Iterator[LittleChoice]:
-        for member in self.backbones:
-            for _, choice in enumerate_points(member.suggest):
-                yield LittleChoice(member.name, choice)
+    def _fitting(self, outline: Outline) -> tuple[AbstractBackbone, ...]:
+        return tuple(member for member in self.backbones if outline.kind in member.kinds)
+
+
+def _all(backbones: Iterable[AbstractBackbone]) -> Iterator[LittleChoice]:
+    for member in backbones:
+        for _, choice in enumerate_points(member.suggest):
+            yield LittleChoice(member.name, choice)

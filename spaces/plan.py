@@ -16,7 +16,8 @@ from .architecture import Architecture
 from .backbone import Backbone, Outline, Signature
 from .errors import ShapeError
 from .exit_step import ExitStep
-from .network import DynamicNetwork, Normalize
+from .network import DynamicNetwork
+from .normalize import Normalize
 from .resource import ResourceTarget
 from .spec import require
 from .step import AbstractStep, SegmentStep
