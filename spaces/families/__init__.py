@@ -18,6 +18,7 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
+from .temporal import CoarseUpdate, PaddingSkip, SkipUpdate
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
@@ -25,6 +26,9 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     ChannelSaliency,
     BranchRouting,
     MixtureOfExperts,
+    SkipUpdate,
+    CoarseUpdate,
+    PaddingSkip,
     DynamicConvolution,
     SqueezeExcitation,
     DynamicRelu,
@@ -50,11 +54,14 @@ __all__ = [
     "BranchRouting",
     "Cascade",
     "ChannelSaliency",
+    "CoarseUpdate",
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",
     "LayerSkipping",
     "MixtureOfExperts",
+    "PaddingSkip",
+    "SkipUpdate",
     "SlimmableWidth",
     "SqueezeExcitation",
     "family_type",
