@@ -21,7 +21,9 @@ from torch.nn import functional
 
 from .architecture import Architecture
 from .backbone import AbstractBackbone, Backbone, Signature
+from .backbones import BACKBONES
 from .decisions import decision
+from .families import FAMILIES
 from .family import AbstractFamily
 from .gradients import GRADIENTS
 from .gradients.gumbel import Gumbel
@@ -84,6 +86,18 @@ def fits(family: AbstractFamily, backbone: AbstractBackbone) -> bool:
     """Whether a family has anything to choose on a backbone."""
     signature = SIGNATURES[backbone.kinds[0]]
     return any(family.size(backbone_outline(backbone.name, each, signature)) > 0 for each in backbone.extremes())
+
+
+def looked_at_closely(family: AbstractFamily, backbone: AbstractBackbone) -> bool:
+    """Whether the dear checks are made on this pair: on two of the backbones that one of `FAMILIES` fits.
+
+    Families take turns, so that every backbone is met by some; families and backbones from elsewhere always are.
+    """
+    names, fit = [kind.name for kind in FAMILIES], [kind for kind in BACKBONES if fits(family, kind())]
+    if family.name not in names or type(backbone) not in fit:
+        return True
+    turn = names.index(family.name) + fit.index(type(backbone))
+    return turn % len(fit) in (0, 1)
 
 
 def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate]:
