@@ -13,6 +13,7 @@ from ..hardware.calibration import observe
 from ..hardware.composition import PartCurve
 from ..hardware.correction import IDENTITY, Correction, fit
 from ..hardware.device import AbstractDevice, content_id
+from ..hardware.fresh_process import FreshProcess
 from ..hardware.inventory import Inventory, costs_of, inventory
 from ..hardware.measurables import measurables
 from ..hardware.profile import curve_batches, profile
@@ -37,7 +38,7 @@ class Profiler:
         signature: inputs and classes.
         table: where measurements are kept.
         seed: order of the visits, choice of the calibration networks.
-        protocol: how long to measure.
+        protocol: how long to measure, in each of two processes.
         progress: told of every visit.
     """
 
@@ -56,29 +57,30 @@ class Profiler:
         self._table = table
         self._seed = seed
         # More rounds rather than longer ones: a slow spell of the machine must not cover all visits to a part.
-        self._protocol = protocol or Protocol(rounds=5, warmup_ms=2, min_samples=10, min_ms=5, cap_ms=200)
+        self._protocol = protocol or Protocol(rounds=3, warmup_ms=2, min_samples=10, min_ms=5, cap_ms=200)
         self._progress = progress
 
     def book(self, devices: Mapping[str, AbstractDevice]) -> tuple[LatencyBook, Inventory]:
         """Measure what is missing on each device; the book and what the space can ask of it."""
         compaction = any(device.batch > 1 for device in devices.values())
         found = inventory(self._space, self._signature, compaction=compaction, on_progress=self._note("listing parts"))
-        return LatencyBook({name: self._pages(device, found) for name, device in devices.items()}), found
+        pages = {name: self._pages(device, found, compaction) for name, device in devices.items()}
+        return LatencyBook(pages), found
 
-    def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
-        parts = measurables(found, device)
-        note = self._note(f"measuring on {device.name}")
+    def _pages(self, device: AbstractDevice, found: Inventory, compaction: bool) -> DevicePages:
+        parts = {part.key.hash: part.key for part in measurables(found, device)}
         profile(
-            parts,
+            tuple(parts),
+            FreshProcess(self._space, self._signature, compaction, parts, device),
             device=device,
             store=self._table,
             seed=self._seed,
             protocol=self._protocol,
-            on_progress=None if note is None else lambda done, total: self._tell(device, done, total),
+            on_progress=lambda done, total: self._tell(device, done, total),
         )
         environment = device.environment().environment_id
         version = self._table.freeze(environment).version
-        curves = self._curves(tuple(part.key.hash for part in parts), device, environment, version)
+        curves = self._curves(tuple(parts), device, environment, version)
         pages = DevicePages(device.batch, environment, version, IDENTITY, curves)
         correction = self._correction(device, pages)
         return DevicePages(device.batch, environment, version, correction, curves)

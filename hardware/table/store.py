@@ -21,7 +21,7 @@ LATENCY_TABLE: Final = Component(
     name="latency table",
     version_table="dynarch_table_version",
     migrations=Path(__file__).parent.parent / "migrations",
-    head="0001",
+    head="0002",
 )
 
 

@@ -59,7 +59,7 @@ def rows(key: PartKey, batch: int, *min_ns: int, first: int = 0) -> list[Row]:
 def test_it_is_the_store_that_profiling_asks_for(table: LatencyTable) -> None:
     store: ProfileStore = table  # which the type checker verifies
     store.record(QUIET, STEADY, rows(CONV, 1, 5_000_000))
-    assert store.missing([CONV.hash], E, [1, 4], rounds=2) == {(CONV.hash, 1): 1, (CONV.hash, 4): 2}
+    assert store.visited([CONV.hash], E, [1, 4]) == {(CONV.hash, 1): {"steady": 1}}
 
 
 def test_the_value_is_the_best_round(table: LatencyTable) -> None:
@@ -109,9 +109,9 @@ def test_environments_never_mix(table: LatencyTable) -> None:
 def test_a_rejected_session_does_not_count(table: LatencyTable) -> None:
     opened = replace(DRIFTED, finished=False, checks=())
     table.record(QUIET, opened, rows(CONV, 1, 1_000_000, 1_000_000))
-    assert table.missing([CONV.hash], E, [1], rounds=2) == {}  # of a killed session the rows are good
+    assert table.visited([CONV.hash], E, [1]) == {(CONV.hash, 1): {"drifted": 2}}  # of a killed session they are good
     table.record(QUIET, DRIFTED, [])
-    assert table.missing([CONV.hash], E, [1], rounds=2) == {(CONV.hash, 1): 2}
+    assert table.visited([CONV.hash], E, [1]) == {}
     with pytest.raises(MissingEntryError):
         table.entries(E, [CONV.hash], [1])
     with pytest.raises(StoreError, match="no accepted measurements; profile"):
@@ -123,7 +123,7 @@ def test_a_rejected_session_does_not_count(table: LatencyTable) -> None:
 def test_rounds_of_several_sessions_add_up(table: LatencyTable) -> None:
     table.record(QUIET, STEADY, rows(CONV, 1, 2_000_000))
     table.record(QUIET, replace(STEADY, session_id="second"), rows(CONV, 1, 1_000_000, first=1))
-    assert table.missing([CONV.hash], E, [1], rounds=2) == {}
+    assert table.visited([CONV.hash], E, [1]) == {(CONV.hash, 1): {"steady": 1, "second": 1}}
     found = table.entries(E, [CONV.hash], [1])[CONV.hash, 1]
     assert (found.ms, found.n_rounds) == (1.0, 2)
     assert found.relsd == pytest.approx(math.sqrt(0.5) / 1.5)  # 2 and 1 ms: variance 2 * 0.5 ** 2, mean 1.5
@@ -147,7 +147,7 @@ def test_densities_are_kept_apart(table: LatencyTable) -> None:
     table.record(QUIET, STEADY, rows(CONV, 1, 1_000_000), density=(1, 4))
     assert table.entries(E, [CONV.hash], [1])[CONV.hash, 1].ms == 4.0
     assert table.entries(E, [CONV.hash], [1], density=(1, 4))[CONV.hash, 1].ms == 1.0
-    assert table.missing([CONV.hash], E, [1], rounds=1, density=(1, 2)) == {(CONV.hash, 1): 1}
+    assert table.visited([CONV.hash], E, [1], density=(1, 2)) == {}
 
 
 def test_a_frozen_version_stays_as_it_was(table: LatencyTable) -> None:
@@ -250,4 +250,4 @@ def test_many_keys_at_once(table: LatencyTable) -> None:
     table.record(QUIET, STEADY, [row for key in keys for row in rows(key, 1, 1_000_000)])
     names = [key.hash for key in keys]
     assert len(table.entries(E, names, [1])) == 1_100
-    assert table.missing([*names, "new"], E, [1], rounds=1) == {("new", 1): 1}
+    assert table.visited([*names, "new"], E, [1]).keys() == {(name, 1) for name in names}
