@@ -20,6 +20,7 @@ from ..spaces.errors import DeviceUnavailableError, SpecError
 from ..spaces.space import Space
 from .device import AbstractDevice
 from .devices import to_dict
+from .inventory import Place
 from .keys import PartKey
 from .profile import Due, Entry, Keep, Row
 from .profile_child import FLAGS
@@ -45,8 +46,8 @@ class FreshProcess:
     Args:
         space: what the parts are of.
         signature: inputs and classes.
-        compaction: whether the inventory has parts that compact batches.
         parts: hash -> key, of all parts that may be due.
+        places: hash -> where in the space that part is.
         device: where.
 
     Raises:
@@ -56,8 +57,8 @@ class FreshProcess:
 
     space: Space
     signature: Signature
-    compaction: bool
     parts: Mapping[str, PartKey]
+    places: Mapping[str, Place]
     device: AbstractDevice
 
     def __call__(
@@ -84,7 +85,7 @@ class FreshProcess:
         return {
             "space": self.space.to_mapping(),
             "signature": self.signature.to_mapping(),
-            "compaction": self.compaction,
+            "places": {name: self.places[name] for name, _ in due},
             "device": to_dict(self.device),
             "environment": self.device.environment().to_dict(),
             "flags": {name: read() for name, (read, _) in FLAGS.items()},

@@ -25,8 +25,8 @@ from ..spaces.errors import DynarchError, SpecError
 from ..spaces.space import Space
 from .device import AbstractDevice
 from .devices import device_from_dict
-from .inventory import inventory
-from .measurables import measurables
+from .inventory import parts_at
+from .measurables import measurable
 from .profile import Due, Entry, Row
 from .session import Session
 from .stretch import InThisProcess
@@ -59,13 +59,10 @@ def _measured(order: Mapping[str, Any], line: _Line) -> Session:
         FLAGS[name][1](value)
     device = device_from_dict(order["device"])
     _check_environment(device, order["environment"])
-    space = Space.from_mapping(order["space"])
-    found = inventory(space, Signature.from_mapping(order["signature"]), compaction=order["compaction"])
-    parts = measurables(found, device)
+    space, signature = Space.from_mapping(order["space"]), Signature.from_mapping(order["signature"])
+    places = {name: (number, index) for name, (number, index) in order["places"].items()}
+    parts = [measurable(key, part, device) for key, part in parts_at(space, signature, places).values()]
     due: dict[Entry, Due] = {(key, batch): Due(*numbers) for key, batch, *numbers in order["due"]}
-    lacking = {key for key, _ in due} - {part.key.hash for part in parts}
-    if lacking:
-        raise SpecError("space", f"has no part {min(lacking)} in a process of its own; profile it again")
 
     def keep(session: Session, rows: Sequence[Row]) -> None:
         line.say({"session": session_to_mapping(session), "rows": [row_to_list(row) for row in rows]})

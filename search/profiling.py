@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import final
 
@@ -13,12 +14,14 @@ from ..hardware.calibration import observe
 from ..hardware.composition import PartCurve
 from ..hardware.correction import IDENTITY, Correction, fit
 from ..hardware.device import AbstractDevice, content_id
+from ..hardware.drift import refresh
 from ..hardware.fresh_process import FreshProcess
 from ..hardware.inventory import Inventory, costs_of, inventory
-from ..hardware.measurables import measurables
+from ..hardware.measurables import places
 from ..hardware.profile import curve_batches, profile
 from ..hardware.table import LatencyTable
 from ..hardware.timer import Protocol
+from ..hardware.turn import turn
 from ..spaces.backbone import Signature
 from ..spaces.network import DynamicNetwork
 from ..spaces.scope import Chance, Scope
@@ -26,6 +29,7 @@ from ..spaces.space import Space, build
 
 CALIBRATION_NETWORKS = 16  # the fewest for which the correction has a term for calls
 _DRAWS = 4 * CALIBRATION_NETWORKS  # of which some are the same to a stopwatch, in a small space most
+LOG = logging.getLogger("dynarch")
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
@@ -64,19 +68,26 @@ class Profiler:
         """Measure what is missing on each device; the book and what the space can ask of it."""
         compaction = any(device.batch > 1 for device in devices.values())
         found = inventory(self._space, self._signature, compaction=compaction, on_progress=self._note("listing parts"))
-        pages = {name: self._pages(device, found, compaction) for name, device in devices.items()}
-        return LatencyBook(pages), found
+        return LatencyBook({name: self._pages(device, found) for name, device in devices.items()}), found
 
-    def _pages(self, device: AbstractDevice, found: Inventory, compaction: bool) -> DevicePages:
-        parts = {part.key.hash: part.key for part in measurables(found, device)}
+    def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
+        with turn(on_wait=lambda: self._tell("waiting for another measurement on this machine", 0, 0)):
+            return self._measured(device, found)
+
+    def _measured(self, device: AbstractDevice, found: Inventory) -> DevicePages:
+        seen = str(refresh(self._table, device))
+        if seen:
+            LOG.warning("%s: %s", device.name, seen)
+        where = places(found, device)
+        parts = {name: found.parts[name][0] for name in where}
         profile(
             tuple(parts),
-            FreshProcess(self._space, self._signature, compaction, parts, device),
+            FreshProcess(self._space, self._signature, parts, where, device),
             device=device,
             store=self._table,
             seed=self._seed,
             protocol=self._protocol,
-            on_progress=lambda done, total: self._tell(device, done, total),
+            on_progress=lambda done, total: self._tell(f"measuring on {device.name}", done, total),
         )
         environment = device.environment().environment_id
         version = self._table.freeze(environment).version
@@ -119,9 +130,9 @@ class Profiler:
                 break
         return list(found.values())
 
-    def _tell(self, device: AbstractDevice, done: int, total: int) -> None:
+    def _tell(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
-            self._progress(f"measuring on {device.name}", done, total)
+            self._progress(what, done, total)
 
     def _note(self, what: str) -> Callable[[int], None] | None:
         progress = self._progress

@@ -12,10 +12,9 @@ from sqlalchemy.orm import Session
 
 from ..database import Component, Database
 from ..device import Environment
+from .changes import AbstractChangeRecords
 from .entities import TableSummary
-from .measurements import AbstractMeasurementRecords
 from .rows import EnvironmentRow, MeasurementRow, PartKeyRow, SessionRow, VersionRow
-from .transfer import AbstractTransferRecords
 
 LATENCY_TABLE: Final = Component(
     name="latency table",
@@ -26,7 +25,7 @@ LATENCY_TABLE: Final = Component(
 
 
 @final
-class LatencyTable(AbstractMeasurementRecords, AbstractTransferRecords):
+class LatencyTable(AbstractChangeRecords):
     """Measurements, frozen versions of them, and corrections, in SQLite or PostgreSQL.
 
     Every method is one transaction. What was measured is never changed and never mixed between environments.

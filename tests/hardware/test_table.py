@@ -17,6 +17,7 @@ from dynarch.hardware.keys import PartKey
 from dynarch.hardware.profile import ProfileStore, Row
 from dynarch.hardware.session import Session
 from dynarch.hardware.table import Entry, LatencyTable, TableVersion
+from dynarch.hardware.table.entities import variance
 from dynarch.hardware.timer import Protocol, RoundTiming
 from dynarch.spaces.errors import MissingEntryError, StoreError
 from dynarch.tests.databases import BACKENDS, fresh_url
@@ -69,6 +70,39 @@ def test_the_value_is_the_best_round(table: LatencyTable) -> None:
         (CONV.hash, 1): Entry(ms=2.0, relsd=1 / 3, n_rounds=3),
         (EXIT.hash, 1): Entry(ms=0.5, relsd=0.0, n_rounds=1),
     }
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        # One process: the sample variance, here (1 + 0 + 1) / 2.
+        ([[1, 2, 3]], 1.0),
+        # Two that agree within and differ by 1: of the means 2 and 3 the variance is 1/2; pooled it would be 1/3.
+        ([[2, 2], [3, 3]], 0.5),
+        # Within (2 + 2) / 2 = 2. The means 2 and 3 differ by less than that explains: 2 * 2 * 0.25 = 1 < 2.
+        ([[1, 3], [2, 4]], 2.0),
+        # Within 2. Means 2 and 12: 2 * 2 * 25 = 100, so (100 - 2) / 2 = 49 between them.
+        ([[1, 3], [11, 13]], 51.0),
+        # A round each: all there is is between.
+        ([[2], [4]], 2.0),
+        # Three rounds and one: within 2 / 2 = 1. Mean 3, of the groups 2 and 6: 3 * 1 + 1 * 9 = 12. The size that
+        # stands for both is 4 - (9 + 1) / 4 = 1.5, so (12 - 1) / 1.5 between.
+        ([[1, 2, 3], [6]], 1 + 22 / 3),
+    ],
+)
+def test_rounds_within_and_between_processes(groups: list[list[float]], expected: float) -> None:
+    assert variance(groups) == pytest.approx(expected)
+
+
+def test_the_disagreement_of_processes_enters_the_deviation(table: LatencyTable) -> None:
+    for name, values in (("1", (2_000_000, 2_000_000)), ("2", (3_000_000, 3_000_000))):
+        table.record(QUIET, Session(f"session {name}", 0, process=name), rows(CONV, 1, *values))
+    table.record(QUIET, Session("session 3", 0, process="1"), rows(CONV, 1, 2_000_000, first=2))
+    assert table.visited([CONV.hash], E, [1]) == {(CONV.hash, 1): {"1": 3, "2": 2}}
+    found = table.entries(E, [CONV.hash], [1])[CONV.hash, 1]
+    # Within 0; mean 12/5; between: 3 * 0.16 + 2 * 0.36 = 1.2, over a size of 5 - 13/5 = 2.4: 1/2.
+    assert (found.ms, found.n_rounds, found.n_processes) == (2.0, 5, 2)
+    assert found.relsd == pytest.approx(math.sqrt(0.5) / 2.4)
 
 
 def test_the_median_stands_where_the_device_says_so(table: LatencyTable) -> None:
