@@ -258,12 +258,22 @@ def profile(
     database: DatabaseOption = None,
 ) -> None:
     """Measure every part that a space can need; a profile that was interrupted goes on where it was."""
-    problem = load_spec(space)
-    service = SearchService(storage, database=database)
+    problem = load_spec(space, only=("space", "data"))
     chosen = device_from_dict({"kind": device, "batch": batch, "threads": threads}, "device")
-    with _progress() as watch:
-        made = service.profile(problem.space, chosen, data=problem.data, watcher=watch)
-    out.print(f"table version {made} for {chosen.name}")
+    service = SearchService(storage, database=database)
+    try:
+        with _progress() as watch:
+            made = service.profile(problem.space, chosen, data=problem.data, watcher=watch)
+    except KeyboardInterrupt:
+        err.print("interrupted, what was measured is kept; the same command goes on from there", highlight=False)
+        raise typer.Exit(130) from None
+    environment = chosen.environment().environment_id
+    out.print(
+        f"environment {environment}; see: dynarch table show {environment[:6]} --storage {storage}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print(f"table version {made} for {chosen.name}", highlight=False)
 
 
 @app.command()

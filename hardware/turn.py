@@ -17,16 +17,17 @@ if sys.platform != "win32":
     import fcntl
 
 WAIT_SECONDS: Final = 0.25  # between two attempts
+_LONGEST_NUMBER: Final = 20
 
 
-def _nothing() -> None:
+def _nothing(holder: str) -> None:
     """What is done while waiting by who has nothing to do."""
 
 
 @contextmanager
 def turn(
     *,
-    on_wait: Callable[[], None] = _nothing,
+    on_wait: Callable[[str], None] = _nothing,
     folder: Path | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[None]:
@@ -35,7 +36,7 @@ def turn(
     It is given back when the process ends, however that comes about. Where files cannot be locked, nobody waits.
 
     Args:
-        on_wait: called again and again while another holds it; may raise to give up.
+        on_wait: called again and again while another process holds it, with its number; may raise to give up.
         folder: where the lock is; by default the folder for temporary files, which all processes of a user share.
         pause: waits that many seconds between two attempts.
 
@@ -56,8 +57,9 @@ def turn(
         ) from None
     try:
         while not _taken(held):
-            on_wait()
+            on_wait(os.pread(held, _LONGEST_NUMBER, 0).decode("ascii", errors="replace").strip())
             pause(WAIT_SECONDS)
+        os.pwrite(held, str(os.getpid()).ljust(_LONGEST_NUMBER).encode(), 0)
         yield
     finally:
         os.close(held)

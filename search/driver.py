@@ -277,7 +277,7 @@ class Driver:
         ledger.mark_front(self.search_id, kept)
         static = [examiner.full(number) for number in static_numbers(ledger, self.search_id)]
         single = single_exits(problem, examiner, sorted({number for number, _ in scored}))
-        with turn(on_wait=lambda: self._note("waiting for another measurement on this machine", 0, 0)):
+        with turn(on_wait=lambda holder: self._note(f"waiting for process {holder}, which measures", 0, 0)):
             machines = Machines(problem.devices, book, self._table)
             machines.look()
             timed = examiner.measure([*scored.values(), *static, *single], self._note)

@@ -71,7 +71,7 @@ class Profiler:
         return LatencyBook({name: self._pages(device, found) for name, device in devices.items()}), found
 
     def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
-        with turn(on_wait=lambda: self._tell("waiting for another measurement on this machine", 0, 0)):
+        with turn(on_wait=lambda holder: self._tell(f"waiting for process {holder}, which measures", 0, 0)):
             return self._measured(device, found)
 
     def _measured(self, device: AbstractDevice, found: Inventory) -> DevicePages:

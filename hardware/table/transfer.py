@@ -204,17 +204,20 @@ def _new_sessions(session: Session, environment_id: str, sessions: Sequence[Stor
                 f"session {each.session_id!r} belongs to environment {row.environment_id!r} here, not to"
                 f" {environment_id!r}; export the table again where it was measured"
             )
-        known = None if row is None else _session(row)
-        if known is not None:  # what is superseded stays so: an older file may not know it yet
-            each = replace(each, superseded=known.superseded or each.superseded)
-        same = known is None or replace(known, superseded=each.superseded) == each
-        if known is not None and not same and not (known.same_work(each) and known.ended_at != each.ended_at):
+        if row is None:
+            new.append(each)
+            continue
+        known = _session(row)
+        superseded = known.superseded or each.superseded  # which stays so: an older file may not know it yet
+        here, there = replace(known, superseded=superseded), replace(each, superseded=superseded)
+        if here != there and not (here.same_work(there) and here.ended_at != there.ended_at):
             raise StoreError(
                 f"session {each.session_id!r} stands here with other contents; measurements are never changed:"
                 " export the table again where it was measured"
             )
-        if known is None or known.ended_at < each.ended_at or known.superseded != each.superseded:
-            new.append(each)
+        latest = max(here, there, key=lambda state: state.ended_at)
+        if latest != known:
+            new.append(latest)
     return new
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -36,12 +37,12 @@ class GaveUp(Exception):
     pass
 
 
-def give_up() -> None:
+def give_up(_: str) -> None:
     raise GaveUp
 
 
 def test_the_second_waits_until_the_first_is_done(tmp_path: Path) -> None:
-    told: list[int] = []
+    told: list[str] = []
     first = turn(folder=tmp_path)
     first.__enter__()
 
@@ -49,8 +50,8 @@ def test_the_second_waits_until_the_first_is_done(tmp_path: Path) -> None:
         if len(told) == 3:
             first.__exit__(None, None, None)
 
-    with turn(folder=tmp_path, on_wait=lambda: told.append(1), pause=pause):
-        assert len(told) == 3
+    with turn(folder=tmp_path, on_wait=told.append, pause=pause):
+        assert told == [str(os.getpid())] * 3, "who holds it is told"
         with pytest.raises(GaveUp), turn(folder=tmp_path, on_wait=give_up):
             pytest.fail("two have it")
     with turn(folder=tmp_path, on_wait=give_up):
