@@ -176,15 +176,21 @@ def _started(device: AbstractDevice) -> Iterator[_Child]:
     package, _, _ = __name__.partition(".")
     arguments = [package, str(Path(__file__).resolve().parents[1]), ".hardware.profile_child"]
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, *arguments],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _START, *arguments],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+            )
+        except OSError as error:
+            raise DeviceUnavailableError(
+                f"measuring on {device.name} needs a process of its own, but none could be started"
+                f" ({error.strerror}); free memory or raise the limit of processes"
+            ) from None
         child = _Child(process, errors, device)
         try:
             yield child

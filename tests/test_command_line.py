@@ -17,14 +17,10 @@ import pytest
 import ray
 import torch
 
-from dynarch import Cpu, SearchService, Space, load_spec
-from dynarch.hardware.device import AbstractDevice
-from dynarch.hardware.drift import Refreshed
-from dynarch.search import profiling
+from dynarch import SearchService, load_spec
 from dynarch.search.ledger import Ledger
 from dynarch.service import main
 from dynarch.tests.tiny_searches import (
-    SPACE,
     assert_recorded_once,
     run_command,
     shared_storage,
@@ -210,58 +206,6 @@ def test_help_names_every_command(call: Call) -> None:
     code, out, _ = call("--help")
     assert code == 0
     assert {"search", "status", "front", "resume", "cancel", "profile", "ui"} <= set(re.findall(r"[a-z]+", out))
-
-
-def test_a_second_profile_measures_nothing(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        pytest.fail("something was measured again")
-
-    spec = tiny_spec(tmp_path)
-    code, out, _ = call("profile", "--space", spec, "--storage", shared_storage())
-    assert code == 0
-    version = out.strip().splitlines()[-1]
-    assert re.fullmatch(r"table version \w+ for cpu b1 t1 float32 eager", version)
-    monkeypatch.setattr(profiling, "FreshProcess", lambda *_: refuse)
-    monkeypatch.setattr(profiling, "observe", refuse)
-    monkeypatch.setattr(profiling, "refresh", lambda *_: Refreshed(None))  # a busy machine may look like another one
-    assert call("profile", "--space", spec, "--storage", shared_storage())[1].strip().splitlines()[-1] == version
-
-
-def test_an_unknown_device_is_refused_before_it_is_profiled(call: Call, tmp_path: Path) -> None:
-    storage = tmp_path / "none"
-    refused = call("profile", "--space", tiny_spec(tmp_path), "--device", "gpu", "--storage", storage)
-    assert_refused(refused, r"device\.kind: 'gpu' is not known.*\(known: cpu, .*cuda\)")
-    assert not storage.exists()
-
-
-def test_only_the_space_is_profiled(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The devices of the search may be elsewhere, and a budget is not spent; what nobody knows is refused."""
-    profiled: list[tuple[Space, AbstractDevice]] = []
-
-    def note(_: SearchService, space: Space, device: AbstractDevice, **__: object) -> str:
-        profiled.append((space, device))
-        return "a version"
-
-    monkeypatch.setattr(SearchService, "profile", note)
-    spec = tiny_spec(tmp_path)
-    spec.write_text(
-        spec.read_text().replace('kind = "cpu"', 'kind = "cuda"\nindex = 77').replace("trials = 5", "trials = 0")
-    )
-    code, out, _ = call("profile", "--space", spec, "--batch", 4, "--storage", tmp_path / "results")
-    assert (code, profiled) == (0, [(SPACE, Cpu(batch=4))])
-    assert "table version a version for cpu b4 t1 float32 eager" in out
-    assert f"environment {Cpu().environment().environment_id}; see: dynarch table show" in out
-    spec.write_text("[serch]\n" + spec.read_text())
-    assert_refused(call("profile", "--space", spec), "serch: 'serch' is not known; did you mean 'search'")
-
-
-def test_an_interrupted_profile_says_how_to_go_on(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> str:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(SearchService, "profile", interrupt)
-    code, _, err = call("profile", "--space", tiny_spec(tmp_path), "--storage", tmp_path / "results")
-    assert (code, err.strip()) == (130, "interrupted, what was measured is kept; the same command goes on from there")
 
 
 def test_ui_serves_this_machine_alone(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

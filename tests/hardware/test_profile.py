@@ -23,12 +23,11 @@ from dynarch.hardware.profile import (
     Row,
     curve_batches,
     profile,
-    time_network,
 )
 from dynarch.hardware.session import Session
 from dynarch.hardware.stretch import InThisProcess
 from dynarch.hardware.timer import Protocol, Task
-from dynarch.spaces.errors import DataError, SpecError
+from dynarch.spaces.errors import SpecError
 
 MS = 1_000_000
 PROTOCOL = Protocol(rounds=3, warmup_calls=1, warmup_ms=0, min_samples=2, min_ms=0, cap_ms=100)
@@ -179,24 +178,6 @@ def test_equal_keys_are_measured_once() -> None:
     bench, store = Bench(2), MemoryStore()
     bench.measurables.append(Measurable(bench.keys[0], bench.measurables[0].make))
     assert bench.profile(store).visits == 2 * 2 * 3
-
-
-# Visits by the processes that made them, of an entry that needs three rounds for each of two processes.
-@pytest.mark.parametrize(
-    ("visited", "due"),
-    [
-        ({}, Due(first=0, now=3, in_all=6)),
-        ({"a": 3}, Due(first=3, now=3, in_all=3)),
-        ({"a": 2}, Due(first=2, now=3, in_all=4)),  # killed in its third round: another one goes on after the next
-        ({"a": 2, "b": 3}, Due(first=5, now=1, in_all=1)),
-        ({"a": 3, "b": 1}, Due(first=4, now=2, in_all=2)),
-        ({"a": 3, "b": 3}, Due(first=6, now=0, in_all=0)),
-        ({"a": 1, "b": 1, "c": 1, "d": 3}, Due(first=6, now=0, in_all=0)),
-        ({"a": 7}, Due(first=7, now=1, in_all=1)),  # of an older dynarch, which had one process
-    ],
-)
-def test_what_is_due(visited: Mapping[str, int], due: Due) -> None:
-    assert Due.of(visited, rounds=3, processes=2) == due
 
 
 def test_rounds_are_spread_over_processes() -> None:
@@ -364,31 +345,3 @@ def test_real_parts_on_the_real_clock_fill_the_table() -> None:
     )
     assert all(row.timing.min_ns > 0 for _, _, row in store.rows)
     assert all(len(session.checks) == 3 for session in report.sessions)
-
-
-def test_time_network_takes_the_fastest_round_of_each_input() -> None:
-    now = 0
-    calls: Counter[int] = Counter()
-
-    def run(index: int) -> None:
-        nonlocal now
-        calls[index] += 1
-        # Input i takes i + 1 ms, and ten times that until it has been run twice.
-        now += (index + 1) * MS * (10 if calls[index] <= 2 else 1)
-
-    times = time_network(run, 4, rounds=3, device=Cpu(), clock=lambda: now, warmup_calls=0)
-    assert times.tolist() == [1.0, 2.0, 3.0, 4.0]
-    assert set(calls.values()) == {3}
-
-
-def test_time_network_interleaves_in_a_new_order_each_round() -> None:
-    order: list[int] = []
-    time_network(order.append, 10, rounds=2, device=Cpu(), seed=1, clock=lambda: len(order), warmup_calls=0)
-    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
-    assert order[:10] != order[10:]
-
-
-def test_time_network_refuses_nothing_to_time() -> None:
-    for n, rounds in ((0, 1), (1, 0)):
-        with pytest.raises(DataError):
-            time_network(lambda index: None, n, rounds=rounds, device=Cpu())
