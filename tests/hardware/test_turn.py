@@ -25,10 +25,6 @@ BARE = """
 import sys, types
 package = sys.modules["dynarch"] = types.ModuleType("dynarch")
 package.__path__ = [sys.argv[2]]
-hardware = sys.modules["dynarch.hardware"] = types.ModuleType("dynarch.hardware")
-hardware.__path__ = [sys.argv[2] + "/hardware"]
-spaces = sys.modules["dynarch.spaces"] = types.ModuleType("dynarch.spaces")
-spaces.__path__ = [sys.argv[2] + "/spaces"]
 """
 ROOT = Path(__file__).resolve().parents[2]
 
