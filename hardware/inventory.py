@@ -205,7 +205,7 @@ def parts_at(space: Space, signature: Signature, places: Mapping[str, Place]) ->
     """The parts at places that an inventory of the same space named; only the networks that have them are built.
 
     Raises:
-        SpecError: if another part stands at one.
+        SpecError: if another part or none stands at one.
     """
     wanted: dict[int, dict[str, int]] = {}
     for name, (number, index) in places.items():
@@ -213,7 +213,7 @@ def parts_at(space: Space, signature: Signature, places: Mapping[str, Place]) ->
     found: dict[str, tuple[PartKey, Part]] = {}
     with torch.random.fork_rng(devices=[]), one_thread():
         networks = networks_of(space, signature, only=wanted)
-        for number, (network, cache) in zip(sorted(wanted), networks, strict=True):
+        for number, (network, cache) in zip(sorted(wanted), networks, strict=False):
             parts = network.parts()
             for name, index in wanted[number].items():
                 (key,) = keys_of((parts[index],), cache)
@@ -222,4 +222,6 @@ def parts_at(space: Space, signature: Signature, places: Mapping[str, Place]) ->
                         "space", f"must have part {name} at its place, but has {key.hash}; profile it again"
                     )
                 found[name] = (key, parts[index])
+    if len(found) < len(places):
+        raise SpecError("space", f"must have {len(places)} parts, but only {len(found)} were found; profile it again")
     return found

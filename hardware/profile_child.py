@@ -58,7 +58,7 @@ def _measured(order: Mapping[str, Any], line: _Line) -> Session:
     for name, value in order["flags"].items():
         FLAGS[name][1](value)
     device = device_from_dict(order["device"])
-    _check_environment(device, order["environment"])
+    check_environment(device, order["environment"])
     space, signature = Space.from_mapping(order["space"]), Signature.from_mapping(order["signature"])
     places = {name: (number, index) for name, (number, index) in order["places"].items()}
     parts = [measurable(key, part, device) for key, part in parts_at(space, signature, places).values()]
@@ -73,7 +73,12 @@ def _measured(order: Mapping[str, Any], line: _Line) -> Session:
     return measure(due, seed=order["seed"], protocol=protocol, keep=keep, on_visits=line.progress)
 
 
-def _check_environment(device: AbstractDevice, expected: Mapping[str, Any]) -> None:
+def check_environment(device: AbstractDevice, expected: Mapping[str, Any]) -> None:
+    """Refuse to measure in another environment than the parent wants entries for.
+
+    Raises:
+        SpecError: names the first item that differs.
+    """
     found = device.environment().to_dict()
     wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
     if wrong:

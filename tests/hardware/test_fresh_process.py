@@ -17,9 +17,10 @@ import torch
 from dynarch.hardware import fresh_process
 from dynarch.hardware.cpu import Cpu
 from dynarch.hardware.fresh_process import FreshProcess
-from dynarch.hardware.inventory import Inventory, inventory
+from dynarch.hardware.inventory import Inventory, inventory, parts_at
 from dynarch.hardware.measurables import places
 from dynarch.hardware.profile import Due, ProfileReport, Row, profile
+from dynarch.hardware.profile_child import check_environment
 from dynarch.hardware.session import Session, process_name
 from dynarch.hardware.table import LatencyTable
 from dynarch.hardware.timer import Protocol
@@ -104,7 +105,7 @@ with LatencyTable.open(sys.argv[1]) as table:
 """
 
 
-@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("backend", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_killed_in_the_middle_it_goes_on_and_measures_nothing_twice(
     found: Inventory, tmp_path: Path, backend: str
 ) -> None:
@@ -178,22 +179,20 @@ def test_a_process_that_dies_is_told_with_its_last_words(found: Inventory, monke
         call(measure, found)
 
 
-def test_what_the_process_finds_different_is_a_mistake_with_its_place(found: Inventory) -> None:
+def test_what_a_process_finds_different_is_a_mistake_with_its_place(found: Inventory) -> None:
     other = Space(backbones=(Residual(width=(8,), depth=(1,), stages=2),), families=SPACE.families)
     with pytest.raises(SpecError, match=r"space: must have part \w+ at its place, but has \w+; profile it again"):
-        call(measuring(found, other), found)
-
-
-def test_the_environment_of_the_process_is_checked(found: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Cpu.environment
-
-    def odd(self: Cpu) -> object:
-        environment = made(self)
-        return type(environment)((*environment.items, ("weather", "fine")))
-
-    monkeypatch.setattr(Cpu, "environment", odd)
+        parts_at(other, SIGNATURE, places(found, DEVICE))
+    expected = {**DEVICE.environment().to_dict(), "weather": "fine"}
     with pytest.raises(SpecError, match="device: weather must be 'fine' in every process, but is None in a new one"):
-        call(measuring(found), found)
+        check_environment(DEVICE, expected)
+
+
+def test_parts_are_found_where_the_inventory_saw_them(found: Inventory) -> None:
+    name = max(found.places, key=lambda each: found.places[each])  # in the last network that brings anything new
+    ((key, part),) = parts_at(SPACE, SIGNATURE, {name: found.places[name]}).values()
+    assert (key.hash, part.info) == (name, found.parts[name][1].info)
+    assert parts_at(SPACE, SIGNATURE, found.places).keys() == found.parts.keys()
 
 
 def test_this_process_has_a_name_of_its_own() -> None:
