@@ -13,7 +13,6 @@ from typing import Any, Protocol, cast, final, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ..spaces.backbone import Signature
@@ -115,6 +114,8 @@ def digits() -> Data:
     Source: Alpaydin, Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository 1998,
         as it ships with scikit-learn.
     """
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     return from_arrays((bunch.images / 16).astype(np.float32), bunch.target, name="digits")
 

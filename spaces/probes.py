@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, final
 
@@ -18,28 +20,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .architecture import Architecture
-from .backbone import Backbone, Signature
+from .backbone import AbstractBackbone, Backbone, Signature
 from .decisions import decision
+from .family import AbstractFamily
 from .gradients import GRADIENTS
 from .gradients.gumbel import Gumbel
 from .network import DynamicNetwork
 from .policy import Policy
 from .scope import Chance, Scalar, Scope
-from .space import Space, build
+from .signature import random_inputs
+from .space import Space, backbone_outline, build
 from .step import AbstractStep
 from .trace import COMPACT, Recorder, counts
 
 Candidate = tuple[dict[str, Scalar], Architecture]
+SIGNATURES = {  # a small task of each kind
+    "image": Signature((1, 8, 8), 4),
+    "text": Signature((6,), 4, "text", 9),
+    "sequence": Signature((6, 1 + 3), 4, "sequence"),
+    "clip": Signature((3, 1, 8, 8), 4, "clip"),
+}
 
 # The package's root is put in place unread: it would load every storey above, which takes seconds.
 _IDS_ELSEWHERE = """
 import json, sys, types
-task = json.load(sys.stdin)
-root = sys.modules[task["root"]] = types.ModuleType(task["root"])
-root.__path__ = [task["folder"]]
+root = sys.modules["{root}"] = types.ModuleType("{root}")
+root.__path__ = [{folder!r}]
 from {package} import Signature, Space
-space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
-print(json.dumps([space.replay(params, signature).id for params in task["params"]]))
+for line in sys.stdin:
+    task = json.loads(line)
+    space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
+    print(json.dumps([space.replay(params, signature).id for params in task["params"]]), flush=True)
 """
 _TINY_GAP = 4e-6  # thresholds keep half of this from every score: no rounding can flip a decision
 
@@ -69,6 +80,12 @@ class Asked:
         return self._chance.suggest_float(name, low, high, log=log)
 
 
+def fits(family: AbstractFamily, backbone: AbstractBackbone) -> bool:
+    """Whether a family has anything to choose on a backbone."""
+    signature = SIGNATURES[backbone.kinds[0]]
+    return any(family.size(backbone_outline(backbone.name, each, signature)) > 0 for each in backbone.extremes())
+
+
 def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate]:
     """Architectures at random, those with most to say first, each once, with the answers that make them."""
     found: dict[Architecture, dict[str, Scalar]] = {}
@@ -81,30 +98,38 @@ def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate
 
 def ids_elsewhere(space: Space, signature: Signature, params: Sequence[Mapping[str, Scalar]]) -> list[str]:
     """The ids that another process, with another seed of Python's hashes, gives to replayed architectures."""
-    task = {
-        "root": __name__.partition(".")[0],
-        "folder": str(Path(__file__).parents[1]),
-        "space": space.to_mapping(),
-        "signature": signature.to_mapping(),
-        "params": list(params),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", _IDS_ELSEWHERE.format(package=__package__)],
-        input=json.dumps(task),
+    task = {"space": space.to_mapping(), "signature": signature.to_mapping(), "params": list(params)}
+    process = _elsewhere()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(task) + "\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    assert line, "the other process could not replay them; its error is printed above"
+    ids: list[str] = json.loads(line)
+    return ids
+
+
+@cache
+def _elsewhere() -> subprocess.Popen[str]:
+    """The other process: one for all, as its imports take seconds. It ends with its input."""
+    root, folder = __name__.partition(".")[0], str(Path(__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", _IDS_ELSEWHERE.format(package=__package__, root=root, folder=folder)],
         env={**os.environ, "PYTHONHASHSEED": "4711"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
     )
-    ids: list[str] = json.loads(done.stdout)
-    return ids
+    atexit.register(process.communicate)
+    return process
 
 
 def fresh(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:
     """A network in evaluation mode with weights of seed 0, and random inputs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(architecture, signature).eval(), torch.randn(inputs, *signature.input_shape)
+        return build(architecture, signature).eval(), random_inputs(signature, inputs)
 
 
 def trained(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:
