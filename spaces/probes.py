@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .architecture import Architecture
-from .backbone import AbstractBackbone, Backbone, Signature
+from .backbone import AbstractBackbone, Backbone, Outline, Signature
 from .decisions import decision
 from .family import AbstractFamily
 from .gradients import GRADIENTS
 from .gradients.gumbel import Gumbel
 from .network import DynamicNetwork
 from .policy import Policy
-from .scope import Chance, Scalar, Scope
+from .scope import Chance, Scalar, Scope, enumerate_points
 from .signature import random_inputs
 from .space import Space, backbone_outline, build
 from .step import AbstractStep
@@ -80,10 +80,17 @@ class Asked:
         return self._chance.suggest_float(name, low, high, log=log)
 
 
-def fits(family: AbstractFamily, backbone: AbstractBackbone) -> bool:
-    """Whether a family has anything to choose on a backbone."""
-    signature = SIGNATURES[backbone.kinds[0]]
-    return any(family.size(backbone_outline(backbone.name, each, signature)) > 0 for each in backbone.extremes())
+def fitting(family: AbstractFamily, backbone: AbstractBackbone, signature: Signature) -> tuple[Any, Outline] | None:
+    """The first choice of a backbone on which a family has something to choose, and its outline; None: it does not fit.
+
+    The first options are the smallest, so its members can be listed.
+    """
+    fewest = 1 if family.rewrites_blocks else 2  # families that are free to stay away count that too
+    for _, choice in enumerate_points(backbone.suggest):
+        shapes = backbone_outline(backbone.name, choice, signature)
+        if family.size(shapes) >= fewest:
+            return choice, shapes
+    return None
 
 
 def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate]:

@@ -15,11 +15,15 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
+from .temporal import CoarseUpdate, PaddingSkip, SkipUpdate
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
     SlimmableWidth,
     MixtureOfExperts,
+    SkipUpdate,
+    CoarseUpdate,
+    PaddingSkip,
     DynamicConvolution,
     SqueezeExcitation,
     DynamicRelu,
@@ -41,11 +45,14 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 
 __all__ = [
     "FAMILIES",
+    "CoarseUpdate",
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",
     "LayerSkipping",
     "MixtureOfExperts",
+    "PaddingSkip",
+    "SkipUpdate",
     "SlimmableWidth",
     "SqueezeExcitation",
     "family_type",
