@@ -37,7 +37,7 @@ from dynarch.spaces.gradients import GRADIENTS
 from dynarch.spaces.little import Little
 from dynarch.spaces.probes import SIGNATURES
 from dynarch.spaces.scope import Replay, Suggester
-from dynarch.spaces.testing import FamilyContract, Params
+from dynarch.spaces.testing import FamilyContract, Params, fits, looked_at_closely
 
 ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 
@@ -71,6 +71,16 @@ def test_every_member_has_its_row() -> None:
     for members in (FAMILIES, BACKBONES, DECISIONS):
         names = [member.name for member in members]
         assert len(set(names)) == len(names), "two members share a name"
+
+
+def test_every_backbone_is_looked_at_closely() -> None:
+    """The dear checks leave out pairs, but no backbone and no family."""
+    for backbone in BACKBONE_ROWS:
+        able = [family for family in FAMILY_ROWS if fits(family, backbone)]
+        assert sum(looked_at_closely(family, backbone) for family in able) >= 2, backbone.name
+    for family in FAMILY_ROWS:
+        fit = [backbone for backbone in BACKBONE_ROWS if fits(family, backbone)]
+        assert sum(looked_at_closely(family, backbone) for backbone in fit) == min(2, len(fit)), family.name
 
 
 def fixed_trial(params: Params) -> Suggester:
