@@ -40,7 +40,7 @@ DONE = Session("done", seed=0, finished=True)
 def law_ns(key: PartKey, batch: int) -> int:
     """A microsecond an operation, a nanosecond a multiply-accumulate."""
     count, macs, _ = features(key, batch).sum(axis=0)
-    return round(1000 * count + macs) + 1
+    return int(1000 * count + macs) + 1
 
 
 def timing(ns: int) -> RoundTiming:
