@@ -91,7 +91,8 @@ def test_an_exit_adds_its_head_and_takes_nothing_from_the_segments() -> None:
     assert macs["segment.0"] == 2_304 + oracles.BASIC_BLOCK_MACS
     assert macs["exit.0"] == 4 * 4
     assert macs["segment.1"] == oracles.BASIC_BLOCK_HALVING_MACS + 32
-    assert costs.parameters == oracles.RESIDUAL_PARAMETERS + 4 * 4 + 4
+    # the head, and its learned score: three weights and an offset a class
+    assert costs.parameters == oracles.RESIDUAL_PARAMETERS + (4 * 4 + 4) + (3 + 4)
 
 
 def test_progress_counts_up_to_all_parts(small: Inventory) -> None:
