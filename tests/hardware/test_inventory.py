@@ -116,7 +116,7 @@ def test_a_joint_space_is_covered_by_its_inventory() -> None:
     families = (
         LayerSkipping(placement=("all", "late"), gating=gating),
         SlimmableWidth(placement=("late",)),
-        MixtureOfExperts(placement=("late",), experts=(2,)),
+        MixtureOfExperts(placement=("late",), experts=(2,), top=(1,)),
         DynamicConvolution(kernels=(2,)),
         SqueezeExcitation(placement=("late",)),
         EarlyExit(max_exits=2, heads=("linear",), decision=("max_prob",)),
