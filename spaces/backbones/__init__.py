@@ -3,9 +3,16 @@
 from ..backbone import AbstractBackbone
 from ..errors import UnknownNameError
 from .inverted_residual import InvertedResidual
+from .multi_scale_dense import MultiScaleDense
 from .residual import Residual
+from .vision_transformer import VisionTransformer
 
-BACKBONES: tuple[type[AbstractBackbone], ...] = (Residual, InvertedResidual)
+BACKBONES: tuple[type[AbstractBackbone], ...] = (
+    Residual,
+    InvertedResidual,
+    MultiScaleDense,
+    VisionTransformer,
+)
 
 
 def backbone_type(name: str, path: str = "backbone") -> type[AbstractBackbone]:
@@ -20,4 +27,4 @@ def backbone_type(name: str, path: str = "backbone") -> type[AbstractBackbone]:
     raise UnknownNameError(path, name, [member.name for member in BACKBONES])
 
 
-__all__ = ["BACKBONES", "InvertedResidual", "Residual", "backbone_type"]
+__all__ = ["BACKBONES", "InvertedResidual", "MultiScaleDense", "Residual", "VisionTransformer", "backbone_type"]

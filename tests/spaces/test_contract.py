@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from dynarch.spaces.backbone import AbstractBackbone
-from dynarch.spaces.backbones import BACKBONES, InvertedResidual, Residual
+from dynarch.spaces.backbones import BACKBONES, InvertedResidual, MultiScaleDense, Residual, VisionTransformer
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.families import (
@@ -44,6 +44,10 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     Residual(width=(4, 6), depth=(1, 2), stages=2),
     InvertedResidual(width=(4, 6), expansion=(1, 3), depth=(1, 2), stages=2),
+    MultiScaleDense(growth=(2, 4), depth=(1, 2), stages=2),
+    VisionTransformer(
+        patch=(2, 3), width=(8, 12), depth=(1, 2), heads=(2, 4), expansion=(1, 2), query=("mean", "class")
+    ),
 )
 
 
