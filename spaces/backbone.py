@@ -48,12 +48,25 @@ class Backbone(nn.Module):
         blocks: each takes the features of the one before.
         stages: number of blocks in each stage; they add up to the number of blocks.
         head: turns the last features into logits `b x c`.
+        view: what exit heads see of the features after any block; the features themselves if absent.
+        peek: what gates see of the features before any block; what exit heads see if absent.
+
+    A view and a peek have no weights but such as the head uses.
 
     Raises:
         ShapeError: if the stages do not add up.
     """
 
-    def __init__(self, *, stem: nn.Module, blocks: list[nn.Module], stages: tuple[int, ...], head: nn.Module) -> None:
+    def __init__(
+        self,
+        *,
+        stem: nn.Module,
+        blocks: list[nn.Module],
+        stages: tuple[int, ...],
+        head: nn.Module,
+        view: nn.Module | None = None,
+        peek: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         if sum(stages) != len(blocks):
             raise ShapeError(f"stages must add up to the number of blocks, but {stages} and {len(blocks)} do not")
@@ -61,6 +74,8 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.stages = stages
         self.head = head
+        self.view = nn.Identity() if view is None else view
+        self.peek = self.view if peek is None else peek
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `b x c` of the plain, static network."""
@@ -83,6 +98,8 @@ class Outline:
         classes: number of classes.
         stem_shape: shape of the features after the stem, without the batch.
         narrowable: whether a slice of each block's inner channels can run alone.
+        view_shapes: shape of what exit heads see after each block; empty: the features.
+        peek_shapes: shape of what gates see before each block; empty: the features.
     """
 
     stages: tuple[int, ...]
@@ -91,6 +108,8 @@ class Outline:
     classes: int
     stem_shape: tuple[int, ...] = ()
     narrowable: tuple[bool, ...] = ()
+    view_shapes: tuple[tuple[int, ...], ...] = ()
+    peek_shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -100,6 +119,14 @@ class Outline:
     def before(self, block: int) -> tuple[int, ...]:
         """Shape of the features that go into a block."""
         return self.feature_shapes[block - 1] if block else self.stem_shape
+
+    def viewed(self, block: int) -> tuple[int, ...]:
+        """Shape of what an exit head after a block sees."""
+        return self.view_shapes[block] if self.view_shapes else self.feature_shapes[block]
+
+    def peeked(self, block: int) -> tuple[int, ...]:
+        """Shape of what a gate before a block sees."""
+        return self.peek_shapes[block] if self.peek_shapes else self.before(block)
 
     @property
     def residual(self) -> tuple[int, ...]:
@@ -126,16 +153,18 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
     """
     device = next(backbone.parameters()).device
     x = torch.zeros(1, *signature.input_shape, device=device)
-    shapes, macs = [], []
+    shapes, macs, views, peeks = [], [], [], []
     try:
         with torch.no_grad():
             features = backbone.stem(x)
             stem_shape = tuple(features.shape[1:])
             for block in backbone.blocks:
+                peeks.append(tuple(backbone.peek(features).shape[1:]))
                 counter = FlopCounterMode(display=False)
                 with counter:
                     features = block(features)
                 shapes.append(tuple(features.shape[1:]))
+                views.append(tuple(backbone.view(features).shape[1:]))
                 macs.append(counter.get_total_flops() // 2)  # one input, two operations a multiply-accumulate
             logits = backbone.head(features)
     except RuntimeError as error:
@@ -144,7 +173,16 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
     if tuple(logits.shape) != (1, signature.classes):
         raise ShapeError(f"the head must give 1 x {signature.classes} logits, but gave {tuple(logits.shape)}")
     narrowable = tuple(isinstance(block, AbstractNarrowable) for block in backbone.blocks)
-    return Outline(backbone.stages, tuple(shapes), tuple(macs), signature.classes, stem_shape, narrowable)
+    return Outline(
+        backbone.stages,
+        tuple(shapes),
+        tuple(macs),
+        signature.classes,
+        stem_shape,
+        narrowable,
+        tuple(views),
+        tuple(peeks),
+    )
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,18 @@ from typing import ClassVar, final
 from torch import nn
 
 from .errors import UnknownNameError
+from .spec import require
 
 
 @dataclass(frozen=True)
 class AbstractExitHead(abc.ABC):
-    """Builds heads for features `b x c x h x w` (or `b x c`)."""
+    """Builds heads for what a backbone shows its exits: `b x c x h x w` or `b x c`."""
 
     name: ClassVar[str]
+
+    @abc.abstractmethod
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether such a head can read features of this shape (without the batch)."""
 
     @abc.abstractmethod
     def build(self, feature_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -36,6 +41,10 @@ class LinearHead(AbstractExitHead):
 
     name: ClassVar[str] = "linear"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Channels with sides, or a flat row."""
+        return len(shape) in (1, 3)
+
     def build(self, feature_shape: tuple[int, ...], classes: int) -> nn.Module:
         """Pool, linear."""
         return nn.Sequential(*_pool(feature_shape), nn.Linear(feature_shape[0], classes))
@@ -47,6 +56,10 @@ class MlpHead(AbstractExitHead):
     """Global average pooling and two linear layers."""
 
     name: ClassVar[str] = "mlp"
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Channels with sides, or a flat row."""
+        return len(shape) in (1, 3)
 
     def build(self, feature_shape: tuple[int, ...], classes: int) -> nn.Module:
         """Pool, linear, linear."""
@@ -63,10 +76,12 @@ class ConvHead(AbstractExitHead):
 
     name: ClassVar[str] = "conv"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Channels with sides only."""
+        return len(shape) == 3
+
     def build(self, feature_shape: tuple[int, ...], classes: int) -> nn.Module:
-        """Convolution, pool, linear (for features without sides: as the MLP head)."""
-        if len(feature_shape) != 3:
-            return MlpHead().build(feature_shape, classes)
+        """Convolution, pool, linear."""
         hidden = 2 * feature_shape[0]
         return nn.Sequential(
             nn.Conv2d(feature_shape[0], hidden, 3, 2, 1, bias=False),
@@ -91,3 +106,9 @@ def exit_head(name: str, path: str = "head") -> AbstractExitHead:
         if member.name == name:
             return member
     raise UnknownNameError(path, name, [member.name for member in EXIT_HEADS])
+
+
+def require_head(name: str, shape: tuple[int, ...], path: str) -> None:
+    """Raise unless heads of that name can read what this backbone shows them."""
+    known = ", ".join(member.name for member in EXIT_HEADS if member.fits(shape)) or "none does"
+    require(exit_head(name, path).fits(shape), path, f"must fit features of {shape} ({known}), but got {name!r}")

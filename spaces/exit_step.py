@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import final
 
 import torch
@@ -52,7 +52,7 @@ class ExitStep(AbstractStep):
         decisions: the schemes a policy may use here.
         branch_gradient: factor on the gradient that the head sends into the backbone.
         trunk_gradient: factor on the gradient that the rest of the network sends past this exit.
-        token: name of the head type, if all heads of that name on equal features are alike.
+        token: equal tokens promise equal work on equal features; None: no promise.
     """
 
     temperature: Tensor
@@ -65,7 +65,7 @@ class ExitStep(AbstractStep):
         decisions: tuple[AbstractDecision, ...],
         branch_gradient: float = 1.0,
         trunk_gradient: float = 1.0,
-        token: str | None = None,
+        token: Hashable = None,
     ) -> None:
         super().__init__()
         self.index = index

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
-
-from .step import AbstractStep
 
 
 @final
@@ -19,14 +17,14 @@ class GateUnit:
     """The gate of one place.
 
     Args:
-        module: features `b x ...` -> logits `b x k`; with a memory also state `b x s` -> (logits, new state).
+        module: what gates see, `b x ...` -> logits `b x k`; with a memory also state `b x s` -> (logits, new state).
         token: equal tokens promise equal work on equal features.
         memory: name of the state that it shares with other places; None: no memory.
         size: `s`.
     """
 
     module: nn.Module
-    token: str
+    token: Hashable
     memory: str | None = None
     size: int = 0
 
@@ -42,11 +40,12 @@ class GateSet:
 
     Args:
         units: one a place, in depth order.
-        first: a step right after the stem that prepares what they read, if there is one.
+        first: prepares, right after the stem, the memory that they read, if there is such a one: its module takes
+            what gates see there to `b x s`.
     """
 
     units: tuple[GateUnit, ...]
-    first: AbstractStep | None = None
+    first: GateUnit | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,16 @@ class AbstractGate(abc.ABC):
     source: ClassVar[str]
 
     @abc.abstractmethod
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether such a gate can read features of this shape (without the batch)."""
+
+    @abc.abstractmethod
     def build(self, stem: tuple[int, ...], places: Sequence[tuple[int, ...]], branches: int, opening: float) -> GateSet:
         """Fresh gates.
 
         Args:
-            stem: shape of the features after the stem.
-            places: shape of the features at each place.
+            stem: shape of what gates see after the stem.
+            places: shape of what the gate of each place sees.
             branches: `k`, by rising cost.
             opening: logit by which the last, dearest branch is ahead at first.
         """

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from .choice_step import Branch, ChoiceStep
-from .gates import gate
+from .gate import GateUnit
+from .gates import GATES, gate
 from .gating import GatingChoice
 from .plan import Plan
+from .policy_step import PolicyStep
 from .resource import ResourceChoice, ResourceTarget
 from .spec import require
+from .views import seen, seen_token
 
 PLACEMENTS = ("all", "alternate", "late")
 EXPLORE = 0.5  # enough for every branch to learn before the gates settle
@@ -45,6 +49,30 @@ def require_blocks(blocks: Sequence[int], allowed: Sequence[int], why: str) -> N
         require(block in allowed, f"blocks.{index}", f"must be a block that {why} ({known}), but got {block}")
 
 
+def put_gates(
+    plan: Plan, blocks: Sequence[int], gating: GatingChoice, *, branches: int, opening: float
+) -> tuple[GateUnit, ...]:
+    """Gates that read what the backbone shows before each block; what prepares their memory becomes a step of the plan.
+
+    Raises:
+        SpecError: if such gates cannot read that.
+    """
+    outline, view = plan.outline, plan.backbone.peek
+    kind, places = gate(gating.gate), [outline.peeked(block) for block in blocks]
+    for shape in (outline.peeked(0), *places):
+        known = ", ".join(member.name for member in GATES if member.fits(shape)) or "none does"
+        message = f"must fit what gates see here, {shape} ({known}), but got {gating.gate!r}"
+        require(kind.fits(shape), "gating.gate", message)
+    gates = kind.build(outline.peeked(0), places, branches, opening)
+    if gates.first is not None:
+        plan.insert_first(PolicyStep(_behind(view, gates.first)))
+    return tuple(_behind(view, unit) for unit in gates.units)
+
+
+def _behind(view: nn.Module, unit: GateUnit) -> GateUnit:
+    return replace(unit, module=seen(view, unit.module), token=seen_token(view, str(unit.token)))
+
+
 def put_choices(
     plan: Plan,
     blocks: Sequence[int],
@@ -71,13 +99,9 @@ def put_choices(
         explore: share of the inputs that take a branch at random when training begins.
     """
     made = [branches(plan.block(block)) for block in blocks]
-    outline = plan.outline
-    places = [outline.before(block) for block in blocks]
-    gates = gate(gating.gate).build(outline.stem_shape, places, len(made[0]), opening)
-    if gates.first is not None:
-        plan.insert_first(gates.first)
     groups = []
-    for index, (block, unit, ways) in enumerate(zip(blocks, gates.units, made, strict=True)):
+    units = put_gates(plan, blocks, gating, branches=len(made[0]), opening=opening)
+    for index, (block, unit, ways) in enumerate(zip(blocks, units, made, strict=True)):
         step = ChoiceStep(
             index,
             unit,

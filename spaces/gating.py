@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import final
 
+from .backbone import Outline
 from .gates import GATES, gate
 from .gradient import AbstractGradient
 from .gradients import GRADIENTS, gradient
@@ -80,23 +81,32 @@ class Gating(AbstractSpec):
         for index, value in enumerate(self.temperature):
             require(0 < value <= 10, f"temperature.{index}", f"must be in (0, 10], but got {value}")
 
-    def suggest(self, scope: Scope) -> GatingChoice:
+    def fitting(self, outline: Outline) -> tuple[str, ...]:
+        """The kinds that can read what this backbone shows its gates, wherever they stand."""
+        shapes = {outline.peeked(block) for block in range(outline.blocks)}
+        return tuple(name for name in self.gate if all(gate(name).fits(shape) for shape in shapes))
+
+    def suggest(self, scope: Scope, outline: Outline) -> GatingChoice:
         """One question an option; temperatures only for Gumbel-softmax."""
-        kind = scope.categorical("gate", self.gate)
+        fitting = self.fitting(outline)
+        # Not every gate fits every backbone, and a name always means the same range.
+        kind = scope.categorical("gate" if fitting == self.gate else f"gate_{'_or_'.join(fitting)}", fitting)
         estimator = scope.categorical("gradient", self.gradient)
         if estimator != Gumbel.name:
             return GatingChoice(kind, estimator)
         temperature = scope.categorical("temperature", self.temperature)
         return GatingChoice(kind, estimator, temperature, scope.categorical("schedule", self.schedule))
 
-    def size(self) -> int:
-        """How many choices `suggest` can make."""
+    def size(self, outline: Outline) -> int:
+        """How many choices `suggest` can make; none if no gate fits."""
         tempered = len(self.temperature) * len(self.schedule)
-        return len(self.gate) * sum(tempered if name == Gumbel.name else 1 for name in self.gradient)
+        return len(self.fitting(outline)) * sum(tempered if name == Gumbel.name else 1 for name in self.gradient)
 
-    def cover(self) -> tuple[GatingChoice, ...]:
+    def cover(self, outline: Outline) -> tuple[GatingChoice, ...]:
         """One choice for each kind of gate: nothing else changes what runs."""
         estimator = self.gradient[0]
         if estimator != Gumbel.name:
-            return tuple(GatingChoice(kind, estimator) for kind in self.gate)
-        return tuple(GatingChoice(kind, estimator, self.temperature[0], self.schedule[0]) for kind in self.gate)
+            return tuple(GatingChoice(kind, estimator) for kind in self.fitting(outline))
+        return tuple(
+            GatingChoice(kind, estimator, self.temperature[0], self.schedule[0]) for kind in self.fitting(outline)
+        )

@@ -51,6 +51,10 @@ class Halting(AbstractGate):
     name: ClassVar[str] = "halting"
     source: ClassVar[str] = "Figurnov et al., CVPR 2017"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Anything that can be pooled."""
+        return len(shape) in (1, 2, 3)
+
     def build(self, stem: tuple[int, ...], places: Sequence[tuple[int, ...]], branches: int, opening: float) -> GateSet:
         """A score a place; how far they are open at first follows from their number."""
         modules = [_Place(channels_of(shape), branches, len(places)) for shape in places]

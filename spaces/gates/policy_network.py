@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -10,45 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..gate import AbstractGate, GateSet, GateUnit, Pool, channels_of
-from ..step import AbstractStep, Routing, Simulation
-from ..trace import Part, PartInfo
 
 CHANNELS, HIDDEN = 8, 16
 MEMORY = "policy"
-
-
-@final
-class PolicyStep(AbstractStep):
-    """Decides about everything that is to come.
-
-    Args:
-        module: features `b x ...` -> logits `b x (places * k)`.
-        token: of the module.
-    """
-
-    def __init__(self, module: nn.Module, token: str) -> None:
-        super().__init__()
-        self.module = module
-        self.token = token
-
-    def parts(self, run: Simulation) -> tuple[Part, ...]:
-        """The policy network."""
-        call: Callable[..., object] = self.module
-        token = ("policy", self.token, tuple(run.features.shape[1:]))
-        return (Part(PartInfo("policy", "gate", self.depth), call, (run.features,), token),)
-
-    def watched(self) -> Mapping[str, nn.Module]:
-        """The policy network."""
-        return {"policy": self.module}
-
-    def simulate(self, run: Simulation) -> None:
-        """Write down the logits of all places."""
-        run.memory[MEMORY] = self.module(run.features)
-
-    def route(self, run: Routing) -> None:
-        """The same."""
-        run.record("policy")
-        run.memory[MEMORY] = self.module(run.features)
 
 
 @final
@@ -75,6 +39,10 @@ class PolicyNetwork(AbstractGate):
     name: ClassVar[str] = "policy_network"
     source: ClassVar[str] = "Wu et al., CVPR 2018"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Anything that can be pooled."""
+        return len(shape) in (1, 2, 3)
+
     def build(self, stem: tuple[int, ...], places: Sequence[tuple[int, ...]], branches: int, opening: float) -> GateSet:
         """Convolution where there are sides, pool, linear, linear."""
         eyes: list[nn.Module] = []
@@ -89,4 +57,4 @@ class PolicyNetwork(AbstractGate):
         module = nn.Sequential(*eyes, Pool(), nn.Linear(width, HIDDEN), nn.ReLU(), out)
         token = f"{self.name} {size}"
         units = (GateUnit(_Reader(index, branches), token, MEMORY, size) for index in range(len(places)))
-        return GateSet(tuple(units), PolicyStep(module, token))
+        return GateSet(tuple(units), GateUnit(module, token, MEMORY, size))

@@ -22,6 +22,10 @@ class PooledLinear(AbstractGate):
     name: ClassVar[str] = "pooled_linear"
     source: ClassVar[str] = "Veit, Belongie, ECCV 2018"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Anything that can be pooled."""
+        return len(shape) in (1, 2, 3)
+
     def build(self, stem: tuple[int, ...], places: Sequence[tuple[int, ...]], branches: int, opening: float) -> GateSet:
         """Pool, linear."""
         modules = [nn.Sequential(Pool(), last_layer(channels_of(shape), branches, opening)) for shape in places]

@@ -24,6 +24,10 @@ class PooledMlp(AbstractGate):
     name: ClassVar[str] = "pooled_mlp"
     source: ClassVar[str] = "Veit, Belongie, ECCV 2018"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Anything that can be pooled."""
+        return len(shape) in (1, 2, 3)
+
     def build(self, stem: tuple[int, ...], places: Sequence[tuple[int, ...]], branches: int, opening: float) -> GateSet:
         """Pool, linear, linear."""
         modules = [

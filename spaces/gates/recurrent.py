@@ -49,6 +49,10 @@ class Recurrent(AbstractGate):
     name: ClassVar[str] = "recurrent"
     source: ClassVar[str] = "Wang et al., ECCV 2018"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Anything that can be pooled."""
+        return len(shape) in (1, 2, 3)
+
     def build(self, stem: tuple[int, ...], places: Sequence[tuple[int, ...]], branches: int, opening: float) -> GateSet:
         """A projection a place and one cell."""
         shared = _Shared(branches, opening)

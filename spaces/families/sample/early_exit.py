@@ -10,13 +10,14 @@ from typing import ClassVar, final
 
 from ...backbone import Outline
 from ...decisions import DECISIONS
-from ...exit_heads import EXIT_HEADS, exit_head
+from ...exit_heads import EXIT_HEADS, exit_head, require_head
 from ...exit_objectives import EXIT_OBJECTIVES, exit_objective
 from ...exit_step import ExitStep
 from ...family import AbstractFamily
 from ...plan import Plan
 from ...scope import Scope
 from ...spec import AbstractSpec, require, require_name, require_options, require_range
+from ...views import seen, seen_token
 
 PLACEMENTS = ("free", "even_depth", "even_macs")
 GRANULARITIES = ("block", "stage")
@@ -113,15 +114,18 @@ class EarlyExit(AbstractFamily):
             positions = _even_positions(outline, places, count, by_macs=self.placement == "even_macs")
         if not positions:
             return None
-        heads = tuple((scope / "head").categorical(str(position), self.heads) for position in positions)
+        fitting = self._fitting(outline)
+        # Not every head fits every backbone, and a name always means the same range.
+        heads_of = scope / ("head" if fitting == self.heads else f"head_{'_or_'.join(fitting)}")
+        heads = tuple(heads_of.categorical(str(position), fitting) for position in positions)
         return EarlyExitChoice(positions, heads, scope.categorical("objective", self.training), self.decision)
 
     def size(self, outline: Outline) -> int:
         """Sum over the number of exits of placements x heads x objectives; no exits have neither."""
         places, low, high = self._places(outline)
-        free = self.placement == "free"
+        free, heads = self.placement == "free", len(self._fitting(outline))
         return sum(
-            (math.comb(len(places), k) if free else 1) * (len(self.heads) ** k * len(self.training) if k else 1)
+            (math.comb(len(places), k) if free else 1) * (heads**k * len(self.training) if k else 1)
             for k in range(low, high + 1)
         )
 
@@ -140,7 +144,7 @@ class EarlyExit(AbstractFamily):
             counts = range(max(low, 1), high + 1)
             positions = [_even_positions(outline, places, count, by_macs=by_macs) for count in counts]
         for chosen in positions:
-            for head in self.heads if chosen else ():
+            for head in self._fitting(outline) if chosen else ():
                 yield EarlyExitChoice(chosen, (head,) * len(chosen), self.training[0], self.decision)
 
     def cuts(self, outline: Outline) -> Iterator[EarlyExitChoice]:
@@ -158,9 +162,16 @@ class EarlyExit(AbstractFamily):
 
     def _places(self, outline: Outline) -> tuple[tuple[int, ...], int, int]:
         """Blocks that an exit may follow (not the last one: the final head is there), fewest and most exits."""
+        if not self._fitting(outline):
+            return (), 0, 0
         ends = range(1, outline.blocks) if self.granularity == "block" else accumulate(outline.stages[:-1])
         places = tuple(end - 1 for end in ends)
         return places, min(self.min_exits, len(places)), min(self.max_exits, len(places))
+
+    def _fitting(self, outline: Outline) -> tuple[str, ...]:
+        """Heads that can read what the backbone shows them, wherever they stand."""
+        shapes = {outline.viewed(block) for block in range(outline.blocks)}
+        return tuple(name for name in self.heads if all(exit_head(name).fits(shape) for shape in shapes))
 
     @classmethod
     def apply(cls, choice: EarlyExitChoice, plan: Plan) -> None:
@@ -171,7 +182,9 @@ class EarlyExit(AbstractFamily):
         for index, (position, head) in enumerate(zip(choice.positions, choice.heads, strict=True)):
             last = plan.outline.blocks - 2
             require(position <= last, f"positions.{index}", f"must be at most {last} here, but got {position}")
-            built = exit_head(head).build(plan.outline.feature_shapes[position], plan.outline.classes)
+            shape, view = plan.outline.viewed(position), plan.backbone.view
+            require_head(head, shape, f"heads.{index}")
+            built = seen(view, exit_head(head).build(shape, plan.outline.classes))
             remaining = count - index + 1  # this exit, the later ones and the final head
             step = ExitStep(
                 index,
@@ -179,7 +192,7 @@ class EarlyExit(AbstractFamily):
                 decisions=schemes,
                 branch_gradient=1 / remaining if equilibrium else 1.0,
                 trunk_gradient=(remaining - 1) / remaining if equilibrium else 1.0,
-                token=head,
+                token=seen_token(view, head),
             )
             plan.insert_after(position, step)
 

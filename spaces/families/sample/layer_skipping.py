@@ -75,30 +75,29 @@ class LayerSkipping(AbstractFamily):
 
     def suggest(self, scope: Scope, outline: Outline) -> LayerSkippingChoice | None:
         """Blocks, then the gate, then the target."""
-        options = placed(outline.residual, self.placement)
+        options = self._options(outline)
         if not options:
             return None
         chosen = scope.categorical(f"placement_of_{len(outline.residual)}", tuple(options))
         return LayerSkippingChoice(
-            options[chosen], self.gating.suggest(scope / "gating"), self.target.suggest(scope / "target")
+            options[chosen], self.gating.suggest(scope / "gating", outline), self.target.suggest(scope / "target")
         )
 
     def size(self, outline: Outline) -> int:
         """Placements x gatings x targets."""
-        return len(placed(outline.residual, self.placement)) * self.gating.size() * self.target.size()
+        return len(self._options(outline)) * self.gating.size(outline) * self.target.size()
 
     def cover(self, outline: Outline) -> Iterator[LayerSkippingChoice]:
         """Every gate at the blocks of all placements; where the number of places matters, for each placement."""
-        options = list(placed(outline.residual, self.placement).values())
         target = self.target.first()
-        for gating in self.gating.cover():
-            for blocks in options:
+        for gating in self.gating.cover(outline):
+            for blocks in self._options(outline).values():
                 yield LayerSkippingChoice(blocks, gating, target)
 
     def cuts(self, outline: Outline) -> Iterator[LayerSkippingChoice]:
         """Every placement."""
-        for blocks in placed(outline.residual, self.placement).values():
-            yield LayerSkippingChoice(blocks, self.gating.cover()[0], self.target.first())
+        for blocks in self._options(outline).values():
+            yield LayerSkippingChoice(blocks, self.gating.cover(outline)[0], self.target.first())
 
     def decisions(self) -> tuple[str, ...]:
         """None: nobody leaves."""
@@ -107,6 +106,9 @@ class LayerSkipping(AbstractFamily):
     def schemes(self) -> tuple[str, ...]:
         """The kinds of gate."""
         return self.gating.gate
+
+    def _options(self, outline: Outline) -> dict[str, tuple[int, ...]]:
+        return placed(outline.residual, self.placement) if self.gating.fitting(outline) else {}
 
     @classmethod
     def apply(cls, choice: LayerSkippingChoice, plan: Plan) -> None:

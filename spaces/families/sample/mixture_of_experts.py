@@ -81,23 +81,25 @@ class MixtureOfExperts(AbstractFamily):
             require_range(f"balance.{index}", factor, 0, 10)
         require("halting" not in self.gating.gate, "gating.gate", "halting scores tell no experts apart; leave it out")
 
-    def suggest(self, scope: Scope, outline: Outline) -> MixtureOfExpertsChoice:
+    def suggest(self, scope: Scope, outline: Outline) -> MixtureOfExpertsChoice | None:
         """Blocks, number of experts, then the gate."""
         options = self._options(outline)
+        if not options:
+            return None
         return MixtureOfExpertsChoice(
             options[scope.categorical(f"placement_of_{outline.blocks}", tuple(options))],
             scope.categorical("experts", self.experts),
-            self.gating.suggest(scope / "gating"),
+            self.gating.suggest(scope / "gating", outline),
             scope.categorical("balance", self.balance),
         )
 
     def size(self, outline: Outline) -> int:
         """Placements x experts x gatings x balances."""
-        return len(self._options(outline)) * len(self.experts) * self.gating.size() * len(self.balance)
+        return len(self._options(outline)) * len(self.experts) * self.gating.size(outline) * len(self.balance)
 
     def cover(self, outline: Outline) -> Iterator[MixtureOfExpertsChoice]:
         """Every number of experts with every gate, for every placement."""
-        for gating in self.gating.cover():
+        for gating in self.gating.cover(outline):
             for experts in self.experts:
                 for blocks in self._options(outline).values():
                     yield MixtureOfExpertsChoice(blocks, experts, gating, self.balance[0])
@@ -105,7 +107,7 @@ class MixtureOfExperts(AbstractFamily):
     def cuts(self, outline: Outline) -> Iterator[MixtureOfExpertsChoice]:
         """Every placement."""
         for blocks in self._options(outline).values():
-            yield MixtureOfExpertsChoice(blocks, self.experts[0], self.gating.cover()[0], self.balance[0])
+            yield MixtureOfExpertsChoice(blocks, self.experts[0], self.gating.cover(outline)[0], self.balance[0])
 
     def decisions(self) -> tuple[str, ...]:
         """None: nobody leaves."""
@@ -116,7 +118,7 @@ class MixtureOfExperts(AbstractFamily):
         return self.gating.gate
 
     def _options(self, outline: Outline) -> dict[str, tuple[int, ...]]:
-        return placed(range(outline.blocks), self.placement)
+        return placed(range(outline.blocks), self.placement) if self.gating.fitting(outline) else {}
 
     @classmethod
     def apply(cls, choice: MixtureOfExpertsChoice, plan: Plan) -> None:

@@ -89,16 +89,16 @@ class SlimmableWidth(AbstractFamily):
         chosen = scope.categorical(f"placement_of_{len(sliceable(outline))}", tuple(options))
         widths = {describe_shares(shares): shares for shares in self.shares}
         shares = widths[scope.categorical("shares", tuple(widths))]
-        gating, target = self.gating.suggest(scope / "gating"), self.target.suggest(scope / "target")
+        gating, target = self.gating.suggest(scope / "gating", outline), self.target.suggest(scope / "target")
         return SlimmableWidthChoice(options[chosen], shares, gating, target)
 
     def size(self, outline: Outline) -> int:
         """Placements x sets of widths x gatings x targets."""
-        return len(self._options(outline)) * len(self.shares) * self.gating.size() * self.target.size()
+        return len(self._options(outline)) * len(self.shares) * self.gating.size(outline) * self.target.size()
 
     def cover(self, outline: Outline) -> Iterator[SlimmableWidthChoice]:
         """Every set of widths with every gate, for every placement."""
-        for gating in self.gating.cover():
+        for gating in self.gating.cover(outline):
             for shares in self.shares:
                 for blocks in self._options(outline).values():
                     yield SlimmableWidthChoice(blocks, shares, gating, self.target.first())
@@ -106,7 +106,7 @@ class SlimmableWidth(AbstractFamily):
     def cuts(self, outline: Outline) -> Iterator[SlimmableWidthChoice]:
         """Every placement."""
         for blocks in self._options(outline).values():
-            yield SlimmableWidthChoice(blocks, self.shares[0], self.gating.cover()[0], self.target.first())
+            yield SlimmableWidthChoice(blocks, self.shares[0], self.gating.cover(outline)[0], self.target.first())
 
     def decisions(self) -> tuple[str, ...]:
         """None: nobody leaves."""
@@ -117,7 +117,7 @@ class SlimmableWidth(AbstractFamily):
         return self.gating.gate
 
     def _options(self, outline: Outline) -> dict[str, tuple[int, ...]]:
-        return placed(sliceable(outline), self.placement)
+        return placed(sliceable(outline), self.placement) if self.gating.fitting(outline) else {}
 
     @classmethod
     def apply(cls, choice: SlimmableWidthChoice, plan: Plan) -> None:
