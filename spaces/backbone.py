@@ -12,11 +12,19 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .errors import ShapeError
 from .scope import Scope
 from .spec import AbstractSpec, require
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: object, out_shape: object, **__: object) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+# torch counts the attention of every device but the CPU.
+_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 
 
 @final
@@ -160,7 +168,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
             stem_shape = tuple(features.shape[1:])
             for block in backbone.blocks:
                 peeks.append(tuple(backbone.peek(features).shape[1:]))
-                counter = FlopCounterMode(display=False)
+                counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
                 with counter:
                     features = block(features)
                 shapes.append(tuple(features.shape[1:]))

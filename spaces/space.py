@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -88,14 +88,15 @@ class Space(AbstractSpec):
         choice = backbone.suggest(scope / name)
         shapes = backbone_outline(name, choice, signature)
         families = self._suggest_families(scope, shapes)
-        recipe = self.training.suggest(scope / Recipe.name)
+        exits = any(families.get(member.name) is not None and member.decisions() for member in self.families)
+        recipe = self.training.suggest(scope / Recipe.name, exits=exits)
         return _architecture(name, choice, families, recipe)
 
     def sample_static(self, scope: Scope) -> Architecture:
         """A static network: the questions about backbone and recipe, none about families."""
         name = scope.categorical("backbone", tuple(member.name for member in self.backbones))
         choice = next(member for member in self.backbones if member.name == name).suggest(scope / name)
-        return _architecture(name, choice, {}, self.training.suggest(scope / Recipe.name))
+        return _architecture(name, choice, {}, self.training.suggest(scope / Recipe.name, exits=False))
 
     def static_params(self, architecture: Architecture) -> dict[str, Scalar]:
         """The answers to `sample_static` that make this static network.
@@ -123,7 +124,12 @@ class Space(AbstractSpec):
 
     def size(self, signature: Signature) -> int:
         """How many architectures there are, computed, not counted."""
-        return sum(self._family_size(shapes) * self.training.size() for _, _, shapes in self.outlines(signature))
+        total = 0
+        for _, _, shapes in self.outlines(signature):
+            silent = self._combined(shapes, [member.without_exits(shapes) for member in self.families])
+            every = self._combined(shapes, [member.size(shapes) for member in self.families])
+            total += silent * self.training.size(exits=False) + (every - silent) * self.training.size(exits=True)
+        return total
 
     def enumerate(self, signature: Signature) -> Iterator[tuple[dict[str, Scalar], Architecture]]:
         """Every architecture once, with the answers that make it."""
@@ -137,7 +143,7 @@ class Space(AbstractSpec):
 
     def baselines(self, signature: Signature) -> Iterator[Architecture]:
         """The smallest and the largest static network of every backbone, with the first recipe."""
-        recipe = self.training.suggest(Scope(_First()))
+        recipe = self.training.suggest(Scope(_First()), exits=False)
         for backbone in self.backbones:
             for choice in dict.fromkeys(backbone.extremes()):
                 yield _architecture(backbone.name, choice, {}, recipe)
@@ -185,9 +191,12 @@ class Space(AbstractSpec):
         order = [kind.name for kind in FAMILIES]
         return sorted(self.families, key=lambda member: order.index(member.name))
 
-    def _family_size(self, shapes: Outline) -> int:
-        free = (member.size(shapes) for member in self.families if not member.rewrites_blocks)
-        return math.prod(free) * (1 + sum(member.size(shapes) for member in self.rivals(shapes)))
+    def _combined(self, shapes: Outline, sizes: Sequence[int]) -> int:
+        """Combinations of choices, so many of each family: one of each that is free, of rivals at most one."""
+        rivals = {member.name for member in self.rivals(shapes)}
+        sized = list(zip(self.families, sizes, strict=True))
+        free = math.prod(size for member, size in sized if not member.rewrites_blocks)
+        return free * (1 + sum(size for member, size in sized if member.name in rivals))
 
 
 @final

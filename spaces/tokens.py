@@ -7,13 +7,14 @@ mass influences nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .backbone import AbstractNarrowable
+from .backbone import AbstractNarrowable, Backbone
 
 QUERIES = ("mean", "class")
 _NEXT_TO_NOTHING = 1e-30  # in place of a mass of 0, whose logarithm would make NaN of an input without any token
@@ -152,3 +153,16 @@ class TokenView(nn.Module):
             mass = x[..., :1]
             seen = (mass * x[..., 1:]).sum(1) / mass.sum(1).clamp_min(1)
         return functional.layer_norm(seen, seen.shape[1:])
+
+
+def token_backbone(
+    stem: TokenStem, blocks: Sequence[TransformerBlock], *, width: int, query: str, classes: int
+) -> Backbone:
+    """A backbone of transformer blocks, all in one stage; heads see its query.
+
+    Gates see the mean of all tokens in any case: before the first block a class token knows nothing of its input.
+    """
+    view = TokenView(query)
+    head = nn.Sequential(view, nn.Linear(width, classes))
+    peek = view if query == "mean" else TokenView("mean")
+    return Backbone(stem=stem, blocks=[*blocks], stages=(len(blocks),), head=head, view=view, peek=peek)

@@ -40,8 +40,8 @@ class Layout:
 
     def unpack(self, x: Tensor) -> list[Tensor]:
         """`b x length` -> `b x c x h x w` a scale; views."""
-        pieces = x[:, self.spare :].split([math.prod(shape) for shape in self.maps], 1)
-        return [piece.unflatten(1, shape) for piece, shape in zip(pieces, self.maps, strict=True)]
+        pieces = torch.split(x[:, self.spare :], [math.prod(shape) for shape in self.maps], 1)
+        return [piece.view(len(x), *shape) for piece, shape in zip(pieces, self.maps, strict=True)]
 
     def pack(self, maps: Iterable[Tensor]) -> Tensor:
         """`b x length`; consecutive maps of one scale become the channels of one map."""
@@ -65,7 +65,7 @@ class Coarsest(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The last numbers of each row."""
         shape = self.shapes[x.shape[1]]
-        return x[:, -math.prod(shape) :].unflatten(1, shape)
+        return x[:, -math.prod(shape) :].view(len(x), *shape)
 
 
 def _convolution(channels_in: int, channels_out: int, side: int, stride: int) -> list[nn.Module]:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from ..backbone import AbstractBackbone, Backbone, Signature
 from ..scope import Scope
 from ..spec import AbstractSpec, require, require_name, require_options
-from ..tokens import QUERIES, TokenStem, TokenView, TransformerBlock
+from ..tokens import QUERIES, TokenStem, TransformerBlock, token_backbone
 from .residual import image_channels
 
 
@@ -136,9 +136,7 @@ class VisionTransformer(AbstractBackbone):
         stem = TokenStem(embed, tokens=tokens, width=choice.width, query=choice.query)
         hidden = choice.expansion * choice.width
         blocks = [TransformerBlock(choice.width, choice.heads, hidden, weighted=False) for _ in range(choice.depth)]
-        view = TokenView(choice.query)
-        head = nn.Sequential(view, nn.Linear(choice.width, signature.classes))
-        return Backbone(stem=stem, blocks=[*blocks], stages=(choice.depth,), head=head, view=view)
+        return token_backbone(stem, blocks, width=choice.width, query=choice.query, classes=signature.classes)
 
     @classmethod
     def describe(cls, choice: VisionTransformerChoice) -> str:
