@@ -2,7 +2,7 @@
 
 from .architecture import Architecture
 from .backbone import AbstractBackbone, Backbone, Signature
-from .backbones import BACKBONES, InvertedResidual, Residual
+from .backbones import BACKBONES, FrameRecurrent, InvertedResidual, Recurrent, Residual
 from .decisions import DECISIONS
 from .families import (
     FAMILIES,
@@ -40,6 +40,7 @@ __all__ = [
     "DynamicNetwork",
     "DynamicRelu",
     "EarlyExit",
+    "FrameRecurrent",
     "Gating",
     "InvertedResidual",
     "LayerSkipping",
@@ -47,6 +48,7 @@ __all__ = [
     "Policy",
     "Recipe",
     "Recorder",
+    "Recurrent",
     "Residual",
     "Resource",
     "Routed",

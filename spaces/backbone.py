@@ -7,6 +7,7 @@ what it needs, and a backbone knows no family.
 from __future__ import annotations
 
 import abc
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -16,35 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .errors import ShapeError
 from .scope import Scope
-from .spec import AbstractSpec, require
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *_: object, out_shape: object, **__: object) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-
-# torch counts the attention of every device but the CPU.
-_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-
-
-@final
-@dataclass(frozen=True)
-class Signature(AbstractSpec):
-    """What goes into a network and what comes out of it.
-
-    Args:
-        input_shape: shape of one input, without the batch: `channels x height x width` for images.
-        classes: number of classes.
-    """
-
-    input_shape: tuple[int, ...]
-    classes: int
-
-    def check(self) -> None:
-        """Positive sizes, at least two classes."""
-        require(len(self.input_shape) > 0, "input_shape", "must have at least one dimension")
-        require(min(self.input_shape) > 0, "input_shape", f"must be positive, but got {self.input_shape}")
-        require(self.classes >= 2, "classes", f"must be at least 2, but got {self.classes}")
+from .signature import Signature as Signature
+from .signature import ramp_input
+from .spec import AbstractSpec
 
 
 @final
@@ -108,6 +83,7 @@ class Outline:
         narrowable: whether a slice of each block's inner channels can run alone.
         view_shapes: shape of what exit heads see after each block; empty: the features.
         peek_shapes: shape of what gates see before each block; empty: the features.
+        reads: whether each block reads a piece of the input, and may leave it out.
     """
 
     stages: tuple[int, ...]
@@ -118,6 +94,7 @@ class Outline:
     narrowable: tuple[bool, ...] = ()
     view_shapes: tuple[tuple[int, ...], ...] = ()
     peek_shapes: tuple[tuple[int, ...], ...] = ()
+    reads: tuple[bool, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -137,6 +114,11 @@ class Outline:
         return self.peek_shapes[block] if self.peek_shapes else self.before(block)
 
     @property
+    def chunks(self) -> tuple[int, ...]:
+        """Blocks that read a piece of the input each."""
+        return tuple(i for i, reads in enumerate(self.reads) if reads)
+
+    @property
     def residual(self) -> tuple[int, ...]:
         """Blocks whose features have the shape of their inputs: without such a block the network still fits."""
         return tuple(i for i, shape in enumerate(self.feature_shapes) if shape == self.before(i))
@@ -153,14 +135,49 @@ class AbstractNarrowable(nn.Module, abc.ABC):
         """
 
 
+class AbstractChunk(nn.Module, abc.ABC):
+    """A block that reads the next piece of the input, of which the features hold what is unread; see `packed`."""
+
+    @abc.abstractmethod
+    def present(self, x: Tensor) -> Tensor:
+        """`b` booleans: whether there is anything to read in the piece, or only padding."""
+
+    @abc.abstractmethod
+    def dropped(self) -> nn.Module:
+        """What leaves the piece out instead."""
+
+    @abc.abstractmethod
+    def small(self, share: float) -> nn.Module:
+        """A fresh, cheaper reader that changes the first `share` of what the network knows."""
+
+    @abc.abstractmethod
+    def read_by(self, reader: nn.Module) -> nn.Module:
+        """The same piece, read by such a reader."""
+
+
+def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Shapes of an LSTM kernel's inputs `t x b x i` and weights -> operations."""
+    return int(2 * x[0] * x[1] * (math.prod(weights) + math.prod(recurrent_weights)))
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Shapes `b x heads x n x d` -> operations."""
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+_KERNELS = {  # which torch's own counter leaves at zero
+    torch.ops.aten.mkldnn_rnn_layer: _rnn_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+}
+
+
 def outline(backbone: Backbone, signature: Signature) -> Outline:
     """The outline of a backbone, by running it once.
 
     Raises:
         ShapeError: if the backbone cannot take inputs of that shape.
     """
-    device = next(backbone.parameters()).device
-    x = torch.zeros(1, *signature.input_shape, device=device)
+    x = ramp_input(signature, next(backbone.parameters()))
     shapes, macs, views, peeks = [], [], [], []
     try:
         with torch.no_grad():
@@ -168,7 +185,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
             stem_shape = tuple(features.shape[1:])
             for block in backbone.blocks:
                 peeks.append(tuple(backbone.peek(features).shape[1:]))
-                counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
+                counter = FlopCounterMode(display=False, custom_mapping=_KERNELS)
                 with counter:
                     features = block(features)
                 shapes.append(tuple(features.shape[1:]))
@@ -190,6 +207,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         narrowable,
         tuple(views),
         tuple(peeks),
+        tuple(isinstance(block, AbstractChunk) for block in backbone.blocks),
     )
 
 
@@ -204,6 +222,7 @@ class AbstractBackbone(AbstractSpec):
     name: ClassVar[str]
     source: ClassVar[str]
     choice_type: ClassVar[type[AbstractSpec]]
+    kinds: ClassVar[tuple[str, ...]] = ("image",)  # of inputs that it takes
 
     @abc.abstractmethod
     def suggest(self, scope: Scope) -> Any:

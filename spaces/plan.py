@@ -14,7 +14,8 @@ from torch import nn
 from .architecture import Architecture
 from .backbone import Backbone, Outline, Signature
 from .errors import ShapeError
-from .network import DynamicNetwork, Normalize
+from .network import DynamicNetwork
+from .normalize import Normalize
 from .resource import ResourceTarget
 from .step import AbstractStep, SegmentStep
 

@@ -265,7 +265,7 @@ class Driven:
         splits = visible_splits(self.problem.data, self.problem.splits, self.problem.strategy.seed)
         return Assignment(
             arrays=arrays_of(splits),
-            classes=splits.classes,
+            signature=splits.signature.to_mapping(),
             book=(self.book or book_of(self.problem.space)).to_mapping(),
             decisions=self.problem.space.decisions(),
             evaluator=self.evaluator.name,

@@ -2,8 +2,10 @@
 
 from ..backbone import AbstractBackbone
 from ..errors import UnknownNameError
+from .frame_recurrent import FrameRecurrent
 from .inverted_residual import InvertedResidual
 from .multi_scale_dense import MultiScaleDense
+from .recurrent import Recurrent
 from .residual import Residual
 from .vision_transformer import VisionTransformer
 
@@ -12,6 +14,8 @@ BACKBONES: tuple[type[AbstractBackbone], ...] = (
     InvertedResidual,
     MultiScaleDense,
     VisionTransformer,
+    Recurrent,
+    FrameRecurrent,
 )
 
 
@@ -27,4 +31,13 @@ def backbone_type(name: str, path: str = "backbone") -> type[AbstractBackbone]:
     raise UnknownNameError(path, name, [member.name for member in BACKBONES])
 
 
-__all__ = ["BACKBONES", "InvertedResidual", "MultiScaleDense", "Residual", "VisionTransformer", "backbone_type"]
+__all__ = [
+    "BACKBONES",
+    "FrameRecurrent",
+    "InvertedResidual",
+    "MultiScaleDense",
+    "Recurrent",
+    "Residual",
+    "VisionTransformer",
+    "backbone_type",
+]

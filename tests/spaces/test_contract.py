@@ -8,8 +8,17 @@ from typing import cast
 import optuna
 import pytest
 
-from dynarch.spaces.backbone import AbstractBackbone, Signature, outline
-from dynarch.spaces.backbones import BACKBONES, InvertedResidual, MultiScaleDense, Residual, VisionTransformer
+from dynarch.spaces.backbone import AbstractBackbone
+from dynarch.spaces.backbones import (
+    BACKBONES,
+    FrameRecurrent,
+    InvertedResidual,
+    MultiScaleDense,
+    Recurrent,
+    Residual,
+    VisionTransformer,
+)
+from dynarch.spaces.backbones.testing import BackboneContract
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.families import (
@@ -27,7 +36,7 @@ from dynarch.spaces.gates import GATES
 from dynarch.spaces.gating import Gating
 from dynarch.spaces.gradients import GRADIENTS
 from dynarch.spaces.scope import Replay, Suggester
-from dynarch.spaces.testing import BackboneContract, DecisionContract, FamilyContract, Params
+from dynarch.spaces.testing import DecisionContract, FamilyContract, Params
 
 ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 
@@ -48,6 +57,8 @@ BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     VisionTransformer(
         patch=(2, 3), width=(8, 12), depth=(1, 2), heads=(2, 4), expansion=(1, 2), query=("mean", "class")
     ),
+    Recurrent(width=(4, 6), chunks=(1, 2, 4)),
+    FrameRecurrent(width=(2, 3), state=(4, 6), chunks=(1, 2, 3)),
 )
 
 
@@ -86,30 +97,3 @@ class TestDecisions(DecisionContract):
     def decision(self, request: pytest.FixtureRequest) -> AbstractDecision:
         member: AbstractDecision = request.param
         return member
-
-
-# What stands in a cell is a promise: (family, backbone) that do not fit, and the contract skips.
-UNFIT = {
-    ("dynamic_convolution", "multi_scale_dense"),
-    ("dynamic_convolution", "vision_transformer"),
-    ("dynamic_relu", "multi_scale_dense"),
-    ("dynamic_relu", "vision_transformer"),
-    ("layer_skipping", "multi_scale_dense"),
-    ("slimmable_width", "multi_scale_dense"),
-    ("squeeze_excitation", "multi_scale_dense"),
-    ("squeeze_excitation", "vision_transformer"),
-}
-
-
-def test_families_fit_all_backbones_but_those_named() -> None:
-    signature = Signature((1, 8, 8), 4)
-    unfit = set()
-    for backbone in (kind() for kind in BACKBONES):
-        choice = backbone.extremes()[0]
-        shapes = outline(backbone.build(choice, signature).eval(), signature)
-        unfit |= {(row.name, backbone.name) for row in FAMILY_ROWS if not list(row.cover(shapes))}
-        for row in FAMILY_ROWS:
-            fits = (row.name, backbone.name) not in unfit
-            assert row.size(shapes) >= fits
-            assert fits or row.size(shapes) == (0 if row.rewrites_blocks else 1), "the static network, at most"
-    assert unfit == UNFIT
