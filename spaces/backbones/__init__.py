@@ -7,6 +7,7 @@ from .inverted_residual import InvertedResidual
 from .multi_scale_dense import MultiScaleDense
 from .recurrent import Recurrent
 from .residual import Residual
+from .text_transformer import TextTransformer
 from .vision_transformer import VisionTransformer
 
 BACKBONES: tuple[type[AbstractBackbone], ...] = (
@@ -16,6 +17,7 @@ BACKBONES: tuple[type[AbstractBackbone], ...] = (
     VisionTransformer,
     Recurrent,
     FrameRecurrent,
+    TextTransformer,
 )
 
 
@@ -38,6 +40,7 @@ __all__ = [
     "MultiScaleDense",
     "Recurrent",
     "Residual",
+    "TextTransformer",
     "VisionTransformer",
     "backbone_type",
 ]

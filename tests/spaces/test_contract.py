@@ -16,6 +16,7 @@ from dynarch.spaces.backbones import (
     MultiScaleDense,
     Recurrent,
     Residual,
+    TextTransformer,
     VisionTransformer,
 )
 from dynarch.spaces.backbones.testing import BackboneContract
@@ -59,6 +60,7 @@ BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     ),
     Recurrent(width=(4, 6), chunks=(1, 2, 4)),
     FrameRecurrent(width=(2, 3), state=(4, 6), chunks=(1, 2, 3)),
+    TextTransformer(width=(8, 12), depth=(1, 2), heads=(2, 4), expansion=(1, 2), query=("mean", "class")),
 )
 
 

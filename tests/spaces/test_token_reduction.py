@@ -108,7 +108,7 @@ def test_the_nearest_become_one_with_their_match() -> None:
 def test_several_can_join_one() -> None:
     x = tokens((1, 1, 0), (1, 1, 0), (1, 2, 0), (1, 0, 1), (2, 3, 0))
     made = merged(x, 0.4)
-    assert made[0].tolist() == [pytest.approx([4, (1 + 1 + 2 + 2 * 3) / 4, 0]), [1, 0, 1]]
+    assert made[0].tolist() == [pytest.approx([5, (1 + 1 + 2 + 2 * 3) / 5, 0]), [1, 0, 1]]
 
 
 def test_sums_of_masses_and_of_weighed_values_stay() -> None:

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from dynarch.spaces.backbone import Signature, outline
-from dynarch.spaces.backbones import VisionTransformer
+from dynarch.spaces.backbones import TextTransformer, VisionTransformer
+from dynarch.spaces.backbones.text_transformer import TextTransformerChoice
 from dynarch.spaces.backbones.vision_transformer import PatchEmbedding, VisionTransformerChoice
 from dynarch.spaces.errors import SpecError
 from dynarch.spaces.tokens import TokenStem, TokenView, TransformerBlock, with_mass
@@ -121,10 +122,30 @@ def test_weights_and_work_are_those_worked_out_by_hand() -> None:
     assert made.block_macs == (16 * (192 + 64 + 128 + 128) + 16 * 16 * 16,)
 
 
+@torch.no_grad()
+def test_padding_of_a_text_influences_nothing() -> None:
+    """A text is what it is in a longer frame: positions are those of the words."""
+    short, long = Signature((4,), 3, "text", 9), Signature((7,), 3, "text", 9)
+    for query in ("mean", "class"):
+        choice = TextTransformerChoice(8, 2, 2, 2, query)
+        torch.manual_seed(0)
+        wide = TextTransformer.build(choice, long).eval()
+        narrow = TextTransformer.build(choice, short).eval()
+        state = wide.state_dict()
+        state["stem.positions"] = state["stem.positions"][:4]
+        narrow.load_state_dict(state)
+        text = torch.tensor([[3.0, 5.0, 8.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4])
+        padded = torch.cat([text, torch.zeros(3, 3)], 1)
+        torch.testing.assert_close(narrow(text), wide(padded))
+        assert torch.isfinite(wide(padded)).all()
+
+
 def test_heads_share_the_width() -> None:
     for make in (
         lambda: VisionTransformer(width=(8, 12), heads=(2, 8)),
         lambda: VisionTransformerChoice(2, 12, 1, 8, 2, "mean"),
+        lambda: TextTransformer(width=(8, 12), heads=(2, 8)),
+        lambda: TextTransformerChoice(12, 1, 8, 2, "mean"),
     ):
         with pytest.raises(SpecError, match="must divide") as caught:
             make()
