@@ -18,7 +18,7 @@ from ..spaces.space import Space
 from ..spaces.spec import AbstractSpec, require, require_name, require_range
 
 SAMPLERS = ("tpe", "nsga2", "random")
-_SECTIONS = ("search", "data", "space", "devices", "constraints", "budget")
+SECTIONS = ("search", "data", "space", "devices", "constraints", "budget")
 
 
 @final
@@ -258,20 +258,21 @@ class Problem:
         if not isinstance(mapping, Mapping):
             raise SpecError("", f"a spec must be a table, but got {mapping!r}")
         for name in mapping:
-            if name not in _SECTIONS:
-                raise UnknownNameError(str(name), str(name), _SECTIONS)
+            if name not in SECTIONS:
+                raise UnknownNameError(str(name), str(name), SECTIONS)
         search = dict(_section(mapping, "search"))
         objectives = search.pop("objectives", ["accuracy", "latency_ms"])
         if not isinstance(objectives, list) or not all(isinstance(name, str) for name in objectives):
             raise SpecError("search.objectives", f"must be a list of metrics, but got {objectives!r}")
         section = _section(mapping, "data")
+        reading = _reading(section, folder)
         devices = _section(mapping, "devices") or {"cpu": {"kind": "cpu"}}
         constraints = mapping.get("constraints", [])
         if not isinstance(constraints, list):
             raise SpecError("constraints", f"must be a list of tables, but got {constraints!r}")
         return cls(
             space=Space.from_mapping(_section(mapping, "space")),
-            data=_source(section, folder) if data is None else data,
+            data=_source(section, reading, folder) if data is None else data,
             devices={name: device_from_dict(entry, f"devices.{name}") for name, entry in devices.items()},
             objectives=tuple(objectives),
             constraints=tuple(
@@ -290,18 +291,22 @@ def _section(mapping: Mapping[Any, Any], name: str) -> Mapping[str, Any]:
     return section
 
 
-def _source(section: Mapping[str, Any], folder: Path | None) -> Data:
-    """The data that a section names; files are looked up in the folder."""
+def _reading(section: Mapping[str, Any], folder: Path | None) -> Reading:
+    """How a section wants its file to be read."""
     stored = ("name", "id", "kind")  # what a stored problem says of its data
     options = {name: value for name, value in section.items() if name not in ("source", "splits", *stored)}
-    known = ("source", "splits", *(field.name for field in fields(Reading)))
+    known = [each.name for each in fields(Reading)]
     for name in options:
         if name not in known:
-            raise UnknownNameError(f"data.{name}", name, known)
+            raise UnknownNameError(f"data.{name}", name, ("source", "splits", *known))
+    if folder is not None and isinstance(options.get("test"), str):
+        options["test"] = str(folder / options["test"])
+    return Reading.from_mapping(options, "data")
+
+
+def _source(section: Mapping[str, Any], reading: Reading, folder: Path | None) -> Data:
+    """The data that a section names; a file is looked up in the folder."""
     source = section.get("source", "digits")
-    if folder is not None:
-        if isinstance(source, str) and source.endswith(FILES):
-            source = str(folder / source)
-        if isinstance(options.get("test"), str):
-            options["test"] = str(folder / options["test"])
-    return load_data(source, reading=Reading.from_mapping(options, "data"))
+    if folder is not None and isinstance(source, str) and source.endswith(FILES):
+        source = str(folder / source)
+    return load_data(source, reading=reading)

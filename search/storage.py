@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from ..evaluators.data import Data, restore_data, save_data
 from ..hardware.table import LatencyTable
 from ..spaces.errors import StoreError
 from .ledger.store import Ledger
 
+if TYPE_CHECKING:
+    from .tracking import MLflowTracker
+
 DEFAULT_STORAGE = "dynarch-results"
+EXPERIMENT = "dynarch"  # of MLflow
 
 
 @final
@@ -84,6 +88,16 @@ class Storage:
     def open_table(self) -> LatencyTable:
         """The latency table."""
         return LatencyTable.open(self.ledger_url)
+
+    def open_tracker(self) -> MLflowTracker:
+        """MLflow, which takes seconds to load: workers and most commands can do without it.
+
+        Raises:
+            StoreError: if it cannot be reached.
+        """
+        from .tracking import MLflowTracker
+
+        return MLflowTracker(self.tracking_uri, EXPERIMENT, artifact_root=self.artifact_root)
 
     def search_folder(self, search_id: str) -> Path:
         """Artefacts of one search."""

@@ -6,11 +6,14 @@ from .backbones import BACKBONES, FrameRecurrent, InvertedResidual, Recurrent, R
 from .decisions import DECISIONS
 from .families import (
     FAMILIES,
+    CoarseUpdate,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
     LayerSkipping,
     MixtureOfExperts,
+    PaddingSkip,
+    SkipUpdate,
     SlimmableWidth,
     SqueezeExcitation,
 )
@@ -36,6 +39,7 @@ __all__ = [
     "AbstractFamily",
     "Architecture",
     "Backbone",
+    "CoarseUpdate",
     "DynamicConvolution",
     "DynamicNetwork",
     "DynamicRelu",
@@ -45,6 +49,7 @@ __all__ = [
     "InvertedResidual",
     "LayerSkipping",
     "MixtureOfExperts",
+    "PaddingSkip",
     "Policy",
     "Recipe",
     "Recorder",
@@ -54,6 +59,7 @@ __all__ = [
     "Routed",
     "Scope",
     "Signature",
+    "SkipUpdate",
     "SlimmableWidth",
     "Space",
     "SqueezeExcitation",

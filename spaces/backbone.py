@@ -83,7 +83,10 @@ class Outline:
         narrowable: whether a slice of each block's inner channels can run alone.
         view_shapes: shape of what exit heads see after each block; empty: the features.
         peek_shapes: shape of what gates see before each block; empty: the features.
+        selective: whether each block can run with inner channels that are picked for each input.
+        kind: of the inputs.
         reads: whether each block reads a piece of the input, and may leave it out.
+        pads: whether each block's piece may hold nothing but padding.
     """
 
     stages: tuple[int, ...]
@@ -94,7 +97,10 @@ class Outline:
     narrowable: tuple[bool, ...] = ()
     view_shapes: tuple[tuple[int, ...], ...] = ()
     peek_shapes: tuple[tuple[int, ...], ...] = ()
+    selective: tuple[bool, ...] = ()
+    kind: str = "image"
     reads: tuple[bool, ...] = ()
+    pads: tuple[bool, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -135,12 +141,32 @@ class AbstractNarrowable(nn.Module, abc.ABC):
         """
 
 
+class AbstractSelective(nn.Module, abc.ABC):
+    """A block of which any few inner channels can run alone, others for each input."""
+
+    @property
+    @abc.abstractmethod
+    def inner_channels(self) -> int:
+        """How many there are."""
+
+    @abc.abstractmethod
+    def selected(self) -> nn.Module:
+        """The block with its inner channels scaled, and picked where it is told which; it shares the convolutions.
+
+        Called with features `b x ...`, scales and picked channels. Scales `b x inner` and None: all channels are
+        computed. Scales `b x k` and numbers `b x k`: these are, with gathered weights.
+        """
+
+
 class AbstractChunk(nn.Module, abc.ABC):
     """A block that reads the next piece of the input, of which the features hold what is unread; see `packed`."""
 
+    pads: bool  # whether the piece may hold nothing but padding
+    taken: int  # numbers of the features that reading it takes away
+
     @abc.abstractmethod
-    def present(self, x: Tensor) -> Tensor:
-        """`b` booleans: whether there is anything to read in the piece, or only padding."""
+    def presence(self) -> nn.Module:
+        """A gate by rule: features -> logits `b x 2`, the second ahead where there is anything to read."""
 
     @abc.abstractmethod
     def dropped(self) -> nn.Module:
@@ -155,7 +181,7 @@ class AbstractChunk(nn.Module, abc.ABC):
         """The same piece, read by such a reader."""
 
 
-def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape: Any = None) -> int:
     """Shapes of an LSTM kernel's inputs `t x b x i` and weights -> operations."""
     return int(2 * x[0] * x[1] * (math.prod(weights) + math.prod(recurrent_weights)))
 
@@ -165,10 +191,19 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any =
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
-_KERNELS = {  # which torch's own counter leaves at zero
+_KERNELS: dict[Any, Any] = {  # which torch's own counter leaves at zero
     torch.ops.aten.mkldnn_rnn_layer: _rnn_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
 }
+
+
+@torch.no_grad()
+def work_of(module: nn.Module, features: Tensor) -> int:
+    """Multiply-accumulates of a module on features `1 x ...`."""
+    counter = FlopCounterMode(display=False, custom_mapping=_KERNELS)
+    with counter:
+        module(features)
+    return int(counter.get_total_flops()) // 2  # two operations a multiply-accumulate
 
 
 def outline(backbone: Backbone, signature: Signature) -> Outline:
@@ -185,12 +220,10 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
             stem_shape = tuple(features.shape[1:])
             for block in backbone.blocks:
                 peeks.append(tuple(backbone.peek(features).shape[1:]))
-                counter = FlopCounterMode(display=False, custom_mapping=_KERNELS)
-                with counter:
-                    features = block(features)
+                macs.append(work_of(block, features))
+                features = block(features)
                 shapes.append(tuple(features.shape[1:]))
                 views.append(tuple(backbone.view(features).shape[1:]))
-                macs.append(counter.get_total_flops() // 2)  # one input, two operations a multiply-accumulate
             logits = backbone.head(features)
     except RuntimeError as error:
         first = str(error).splitlines()[0]
@@ -207,7 +240,10 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         narrowable,
         tuple(views),
         tuple(peeks),
+        tuple(isinstance(block, AbstractSelective) for block in backbone.blocks),
+        signature.kind,
         tuple(isinstance(block, AbstractChunk) for block in backbone.blocks),
+        tuple(isinstance(block, AbstractChunk) and block.pads for block in backbone.blocks),
     )
 
 

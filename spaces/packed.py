@@ -9,7 +9,7 @@ the state alone, so that none sees the future; what gates see is the state and a
 
 from __future__ import annotations
 
-import abc
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -17,128 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbone import AbstractChunk
+from .encoders import AbstractEncoder
 
-THUMBNAIL = 4  # side of what gates see of a frame
-
-
-class AbstractEncoder(nn.Module, abc.ABC):
-    """Turns raw steps into what the recurrent cell reads."""
-
-    @abc.abstractmethod
-    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Raw steps `b x k x w` -> `b x k x e`, and which are present (`b x k`; None: all)."""
-
-    @abc.abstractmethod
-    def summary(self, steps: Tensor) -> Tensor:
-        """Raw steps `b x k x w` -> `b x m`: cheap, the same size for any number of steps."""
-
-    @abc.abstractmethod
-    def present(self, steps: Tensor) -> Tensor:
-        """Raw steps `b x k x w` -> `b` booleans: whether any step is present."""
-
-    @abc.abstractmethod
-    def coarse(self, share: float) -> tuple[nn.Module, int]:
-        """A cheaper encoder, perhaps this one, and the size of what it makes."""
-
-
-@final
-class TextEncoder(AbstractEncoder):
-    """Looks words up; `w` is 1."""
-
-    def __init__(self, vocabulary: int, size: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, size)
-
-    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Embeddings; id 0 is absent."""
-        ids = steps.squeeze(2)
-        return self.embedding(ids.long()), ids > 0
-
-    def summary(self, steps: Tensor) -> Tensor:
-        """Mean embedding of the present words, and their share."""
-        made, present = self(steps)
-        return _mean_present(made, present.to(made.dtype).unsqueeze(2))
-
-    def present(self, steps: Tensor) -> Tensor:
-        """Whether the first word is: padding stands at the end."""
-        return steps[:, 0, 0] > 0
-
-    def coarse(self, share: float) -> tuple[nn.Module, int]:
-        """Itself: looking up costs next to nothing."""
-        return self, self.embedding.embedding_dim
-
-
-@final
-class StepEncoder(AbstractEncoder):
-    """Hands the channels on; `w` is 1 + channels, the first being the presence."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Channels and presence."""
-        return steps[..., 1:], steps[..., 0] > 0
-
-    def summary(self, steps: Tensor) -> Tensor:
-        """Mean of the present steps, and their share."""
-        return _mean_present(steps[..., 1:], steps[..., :1])
-
-    def present(self, steps: Tensor) -> Tensor:
-        """Whether the first step is: padding stands at the end."""
-        return steps[:, 0, 0] > 0
-
-    def coarse(self, share: float) -> tuple[nn.Module, int]:
-        """Itself."""
-        return self, self.channels
-
-
-@final
-class FrameEncoder(AbstractEncoder):
-    """A small convolutional network for each frame; `w` is channels x height x width.
-
-    Args:
-        shape: of a frame, `channels x height x width`.
-        width: channels of its first convolution.
-        shrink: the frame's sides are divided by this first.
-    """
-
-    def __init__(self, shape: tuple[int, ...], width: int, *, shrink: int = 1) -> None:
-        super().__init__()
-        self.shape = shape
-        self.width = width
-        layers: list[nn.Module] = [nn.AvgPool2d(shrink)] if shrink > 1 else []
-        channels = shape[0]
-        for size in (width, 2 * width, 4 * width):
-            layers += [nn.Conv2d(channels, size, 3, 2, 1, bias=False), nn.BatchNorm2d(size), nn.ReLU()]
-            channels = size
-        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.size = channels
-
-    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features of each frame; all frames are present."""
-        made = self.body(steps.reshape(-1, *self.shape))
-        return made.view(steps.shape[0], steps.shape[1], self.size), None
-
-    def summary(self, steps: Tensor) -> Tensor:
-        """The mean frame, shrunk to a thumbnail."""
-        frames = steps.mean(1).view(-1, *self.shape)
-        return functional.adaptive_avg_pool2d(frames, THUMBNAIL).flatten(1)
-
-    def present(self, steps: Tensor) -> Tensor:
-        """Always."""
-        return torch.ones(steps.shape[0], dtype=torch.bool, device=steps.device)
-
-    def coarse(self, share: float) -> tuple[nn.Module, int]:
-        """Fewer channels, on frames of half the sides."""
-        small = FrameEncoder(self.shape, max(1, round(share * self.width)), shrink=2)
-        return small, small.size
-
-
-def _mean_present(steps: Tensor, present: Tensor) -> Tensor:
-    """Mean of the present ones of steps `b x k x e`, and their share; `present` is `b x k x 1`."""
-    count = present.sum(1)
-    return torch.cat([(steps * present).sum(1) / count.clamp_min(1), count / steps.shape[1]], 1)
+ABSENT = -1e4  # score of a chunk that holds nothing
 
 
 @final
@@ -214,14 +95,13 @@ class ReadChunk(AbstractChunk):
 
     def __init__(self, reader: Reader, steps: int, width: int) -> None:
         super().__init__()
+        encoder = reader.encoder
+        assert isinstance(encoder, AbstractEncoder)
         self.reader = reader
         self.steps = steps
         self.width = width
-
-    @property
-    def taken(self) -> int:
-        """Numbers taken from the front of the row."""
-        return self.steps * self.width
+        self.taken = steps * width
+        self.pads = encoder.pads
 
     def forward(self, x: Tensor) -> Tensor:
         """The rest of the row with the new state."""
@@ -229,11 +109,9 @@ class ReadChunk(AbstractChunk):
         steps = x[:, : self.taken].reshape(-1, self.steps, self.width)
         return torch.cat([x[:, self.taken : -state], self.reader(steps, x[:, -state:])], 1)
 
-    def present(self, x: Tensor) -> Tensor:
-        """`b` booleans: whether the chunk holds a present step."""
-        encoder = self.reader.encoder
-        assert isinstance(encoder, AbstractEncoder)
-        return encoder.present(x[:, : self.taken].reshape(-1, self.steps, self.width))
+    def presence(self) -> nn.Module:
+        """Looks at the first step of the chunk: padding stands at the end of an input."""
+        return Presence()
 
     def dropped(self) -> nn.Module:
         """Leaves the chunk out."""
@@ -268,6 +146,16 @@ class Drop(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`b x f` -> `b x (f - taken)`."""
         return x[:, self.taken :]
+
+
+@final
+class Presence(nn.Module):
+    """Whether there is anything to read: a row begins with its first word's id, or its first step's presence."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`b x f` -> logits `b x 2`, that of reading above 0 where the first step is present."""
+        ahead = x[:, :1] - 0.5
+        return torch.cat([torch.zeros_like(ahead), ahead], 1)
 
 
 @final
@@ -310,6 +198,42 @@ class Ahead(nn.Module):
         taken = min(self.steps * self.width, x.shape[1] - reader.state)
         steps = x[:, :taken].reshape(x.shape[0], -1, self.width)
         return torch.cat([x[:, -reader.hidden :], encoder.summary(steps)], 1)
+
+
+@final
+class Sampler(nn.Module):
+    """Scores several chunks by glimpses of them, before any is read.
+
+    Args:
+        chunks: in order, all of one size but perhaps the last.
+        start: where the first of them begins in the row.
+        hidden: size of its hidden layer.
+    """
+
+    def __init__(self, chunks: Sequence[ReadChunk], start: int, hidden: int) -> None:
+        super().__init__()
+        encoder = chunks[0].reader.encoder
+        assert isinstance(encoder, AbstractEncoder)
+        self.encoder = encoder
+        self.width = chunks[0].width
+        self.pads = encoder.pads
+        self.starts = tuple(start + sum(each.taken for each in chunks[:i]) for i in range(len(chunks)))
+        self.equal = sum(each.taken == chunks[0].taken for each in chunks)
+        self.taken, self.last = chunks[0].taken, chunks[-1].taken
+        with torch.no_grad():
+            size = encoder.summary(torch.zeros(1, chunks[0].steps, self.width)).shape[1]
+        self.score = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`b x f` -> scores `b x chunks`; a chunk of padding is far behind."""
+        first, batch = self.starts[0], x.shape[0]
+        same = x[:, first : first + self.equal * self.taken].reshape(batch * self.equal, -1, self.width)
+        glimpses = self.encoder.summary(same).view(batch, self.equal, -1)
+        if self.equal < len(self.starts):
+            rest = x[:, self.starts[-1] : self.starts[-1] + self.last].reshape(batch, -1, self.width)
+            glimpses = torch.cat([glimpses, self.encoder.summary(rest).unsqueeze(1)], 1)
+        scores: Tensor = self.score(glimpses).squeeze(2)
+        return scores.masked_fill(x[:, list(self.starts)] <= 0, ABSENT) if self.pads else scores
 
 
 def chunk_sizes(steps: int, chunks: int) -> tuple[int, ...]:

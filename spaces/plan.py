@@ -7,6 +7,7 @@ joins what lies between two decision points into segments.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import final
 
 from torch import nn
@@ -14,9 +15,11 @@ from torch import nn
 from .architecture import Architecture
 from .backbone import Backbone, Outline, Signature
 from .errors import ShapeError
+from .exit_step import ExitStep
 from .network import DynamicNetwork
 from .normalize import Normalize
 from .resource import ResourceTarget
+from .spec import require
 from .step import AbstractStep, SegmentStep
 
 
@@ -38,6 +41,7 @@ class Plan:
         self.signature = signature
         self.targets: list[ResourceTarget] = []
         self._blocks: list[nn.Module] = list(backbone.blocks)
+        self._before_stem: list[AbstractStep] = []
         self._first: list[AbstractStep] = []
         self._after: list[list[nn.Module]] = [[] for _ in backbone.blocks]
 
@@ -66,6 +70,10 @@ class Plan:
         self.block(block)
         self._blocks[block] = module
 
+    def insert_before_stem(self, step: AbstractStep) -> None:
+        """Put a step between the normalised input and the stem."""
+        self._before_stem.append(step)
+
     def insert_first(self, step: AbstractStep) -> None:
         """Put a step between the stem and the first block."""
         self._first.append(step)
@@ -88,8 +96,15 @@ class Plan:
             raise ShapeError(f"must be one of the first {end} of {len(self._after)} blocks, but got {block}")
 
     def lower(self, architecture: Architecture) -> DynamicNetwork:
-        """The network: every run of plain blocks becomes one segment, the final head ends the last."""
-        chain = _Chain([Normalize(self.signature), self.backbone.stem])
+        """The network: every run of plain blocks becomes one segment, the final head ends the last.
+
+        Raises:
+            SpecError: if exits of several families do not go together.
+        """
+        chain = _Chain([Normalize(self.signature)])
+        for step in self._before_stem:
+            chain.add(step)
+        chain.add(self.backbone.stem)
         for step in self._first:
             chain.add(step)
         for block, following in zip(self._blocks, self._after, strict=True):
@@ -97,7 +112,21 @@ class Plan:
                 chain.add(link)
         chain.add(self.backbone.head)
         chain.close(final=True)
+        _number([step for step in chain.steps if isinstance(step, ExitStep)])
         return DynamicNetwork(architecture, self.signature, chain.steps, targets=tuple(self.targets))
+
+
+def _number(steps: Sequence[ExitStep]) -> None:
+    """Number exits of several families in the order in which inputs meet them.
+
+    Raises:
+        SpecError: if they do not allow the same decision schemes.
+    """
+    allowed = [tuple(scheme.name for scheme in step.decisions) for step in steps]
+    for index, (step, names) in enumerate(zip(steps, allowed, strict=True)):
+        rule = "all exits of a network must allow the same decision schemes, as a policy decides by one of them"
+        require(set(names) == set(allowed[0]), "decisions", f"{rule}; got {list(names)} and {list(allowed[0])}")
+        step.index = index
 
 
 @final

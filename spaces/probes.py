@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, final
 
@@ -18,14 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .architecture import Architecture
-from .backbone import AbstractBackbone, Backbone, Signature
+from .backbone import AbstractBackbone, Backbone, Outline, Signature
 from .decisions import decision
+from .exit_step import ExitStep
 from .family import AbstractFamily
 from .gradients import GRADIENTS
 from .gradients.gumbel import Gumbel
 from .network import DynamicNetwork
 from .policy import Policy
-from .scope import Chance, Scalar, Scope
+from .scope import Chance, Scalar, Scope, enumerate_points
 from .signature import random_inputs
 from .space import Space, backbone_outline, build
 from .step import AbstractStep
@@ -42,12 +45,13 @@ SIGNATURES = {  # a small task of each kind
 # The package's root is put in place unread: it would load every storey above, which takes seconds.
 _IDS_ELSEWHERE = """
 import json, sys, types
-task = json.load(sys.stdin)
-root = sys.modules[task["root"]] = types.ModuleType(task["root"])
-root.__path__ = [task["folder"]]
+root = sys.modules["{root}"] = types.ModuleType("{root}")
+root.__path__ = [{folder!r}]
 from {package} import Signature, Space
-space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
-print(json.dumps([space.replay(params, signature).id for params in task["params"]]))
+for line in sys.stdin:
+    task = json.loads(line)
+    space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
+    print(json.dumps([space.replay(params, signature).id for params in task["params"]]), flush=True)
 """
 _TINY_GAP = 4e-6  # thresholds keep half of this from every score: no rounding can flip a decision
 
@@ -77,11 +81,17 @@ class Asked:
         return self._chance.suggest_float(name, low, high, log=log)
 
 
-def fits(family: AbstractFamily, backbone: AbstractBackbone) -> bool:
-    """Whether a family has anything to choose on a backbone."""
-    signature = SIGNATURES[backbone.kinds[0]]
-    shapes = (backbone_outline(backbone.name, each, signature) for each in backbone.extremes())
-    return any(next(iter(family.cover(each)), None) is not None for each in shapes)
+def fitting(family: AbstractFamily, backbone: AbstractBackbone, signature: Signature) -> tuple[Any, Outline] | None:
+    """The first choice of a backbone on which a family has something to choose, and its outline; None: it does not fit.
+
+    The first options are the smallest, so its members can be listed.
+    """
+    fewest = 1 if family.rewrites_blocks else 2  # families that are free to stay away count that too
+    for _, choice in enumerate_points(backbone.suggest):
+        shapes = backbone_outline(backbone.name, choice, signature)
+        if family.size(shapes) >= fewest:
+            return choice, shapes
+    return None
 
 
 def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate]:
@@ -96,23 +106,31 @@ def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate
 
 def ids_elsewhere(space: Space, signature: Signature, params: Sequence[Mapping[str, Scalar]]) -> list[str]:
     """The ids that another process, with another seed of Python's hashes, gives to replayed architectures."""
-    task = {
-        "root": __name__.partition(".")[0],
-        "folder": str(Path(__file__).parents[1]),
-        "space": space.to_mapping(),
-        "signature": signature.to_mapping(),
-        "params": list(params),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", _IDS_ELSEWHERE.format(package=__package__)],
-        input=json.dumps(task),
+    task = {"space": space.to_mapping(), "signature": signature.to_mapping(), "params": list(params)}
+    process = _elsewhere()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(task) + "\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    assert line, "the other process could not replay them; its error is printed above"
+    ids: list[str] = json.loads(line)
+    return ids
+
+
+@cache
+def _elsewhere() -> subprocess.Popen[str]:
+    """The other process: one for all, as its imports take seconds. It ends with its input."""
+    root, folder = __name__.partition(".")[0], str(Path(__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", _IDS_ELSEWHERE.format(package=__package__, root=root, folder=folder)],
         env={**os.environ, "PYTHONHASHSEED": "4711"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
     )
-    ids: list[str] = json.loads(done.stdout)
-    return ids
+    atexit.register(process.communicate)
+    return process
 
 
 def fresh(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:
@@ -145,38 +163,41 @@ def trained(architecture: Architecture, signature: Signature, *, inputs: int) ->
     return network.eval(), x
 
 
-def simulate(logits: Sequence[Tensor], policy: Policy) -> Tensor:
+def simulate(logits: Sequence[Tensor], policy: Policy, exits: Sequence[ExitStep]) -> Tensor:
     """The exit that each of `b` inputs takes, from everybody's logits `b x c` at every exit."""
-    exits, state = len(logits) - 1, None
-    taken = torch.full((logits[0].shape[0],), exits)
+    last, state = len(logits) - 1, None
+    taken = torch.full((logits[0].shape[0],), last)
     for exit_index, threshold in enumerate(policy.thresholds):
         if threshold is not None:
-            score, state = decision(policy.decision).score(logits[exit_index], state)
-            taken[(score > threshold) & (taken == exits)] = exit_index
+            learned = exits[exit_index].learned_of(policy.decision)
+            score, state = decision(policy.decision).score(logits[exit_index], state, learned)
+            taken[(score > threshold) & (taken == last)] = exit_index
     return taken
 
 
-def policies(logits: Sequence[Tensor], schemes: Sequence[str], *, seed: int) -> Iterator[Policy]:
+@torch.no_grad()
+def policies(logits: Sequence[Tensor], steps: Sequence[ExitStep], schemes: Sequence[str], *, seed: int) -> list[Policy]:
     """The full network, every single exit, and for each scheme thresholds midway between scores, exits switched off."""
     exits, g = len(logits) - 1, np.random.default_rng(seed)
-    yield Policy.never(exits)
-    yield from (Policy.single(exits, k) for k in range(exits))
+    made = [Policy.never(exits), *(Policy.single(exits, k) for k in range(exits))]
     for name in schemes if exits else ():
         for tried in ((True,) * exits, (True,) * exits, tuple(bool(k != seed % exits) for k in range(exits))):
             thresholds: tuple[float | None, ...] = ()
             for k in range(exits):
-                threshold = _midway(logits, Policy(name, (*thresholds, 0.0)), g) if tried[k] else None
+                threshold = _midway(logits, steps, Policy(name, (*thresholds, 0.0)), g) if tried[k] else None
                 thresholds = (*thresholds, threshold)
-            yield Policy(name, thresholds)
+            made.append(Policy(name, thresholds))
+    return made
 
 
-def _midway(logits: Sequence[Tensor], policy: Policy, g: np.random.Generator) -> float:
+def _midway(logits: Sequence[Tensor], steps: Sequence[ExitStep], policy: Policy, g: np.random.Generator) -> float:
     """A threshold for the policy's last exit that lies between two scores of those who get there, if two differ."""
     here, state = len(policy.thresholds) - 1, None
     for k, threshold in enumerate(policy.thresholds):
         if threshold is not None:
-            score, state = decision(policy.decision).score(logits[k], state)
-    scores = score[simulate([*logits[:here], logits[-1]], Policy(policy.decision, policy.thresholds[:here])) == here]
+            score, state = decision(policy.decision).score(logits[k], state, steps[k].learned_of(policy.decision))
+    before = simulate([*logits[:here], logits[-1]], Policy(policy.decision, policy.thresholds[:here]), steps)
+    scores = score[before == here]
     ordered = torch.unique(scores.double())  # sorted
     gaps = (ordered.diff() > _TINY_GAP).nonzero().flatten()
     if len(gaps) == 0:
@@ -211,6 +232,7 @@ def settings(network: DynamicNetwork, x: Tensor, *, seed: int, most: int = 3) ->
     levels = [(knob, -float(gaps.double().median())) for knob, each in margins.items() for gaps in each]
     order = np.random.default_rng(seed).permutation(len(levels))
     tried = [{levels[i][0]: levels[i][1] + 1e-3 * k} for i in order for k in (1, -3)]
+    tried += [{knob: value} for knob, values in network.levels.items() for value in values if value != 0]
     found = [setting for setting in (*tried, {}) if _clear(network, x, setting)]
     assert found, "no setting of the knobs keeps clear of every border"
     return sorted(found, key=lambda setting: not _divides(network, x, setting))[:most]
@@ -248,12 +270,12 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     infos = tuple(part.info for part in network.parts())
     with torch.no_grad():
         run = network.simulate(x, setting=dict(policy.setting))
+        taken = simulate(run.logits, policy, network.exit_steps)
     logits = run.logits
-    taken = simulate(logits, policy)
     answers = torch.stack([logits[exit_index][row] for row, exit_index in enumerate(taken.tolist())])
     trace = counts(infos, policy, taken.numpy(), {name: used.numpy() for name, used in run.usage.items()})
     ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]  # moving rows is no network's work
-    watched = [column for column in ran if infos[column].kind != "decide"]
+    watched = [column for column in ran if infos[column].kind not in ("decide", "mix")]  # these have no weights
     for pieces in ([x], torch.split(x[:8], 1)):
         start = 0
         with hooked(network) as rows:
@@ -270,17 +292,26 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     return taken
 
 
-def check_gradients(logits: Sequence[Tensor], module: nn.Module, *, log_probs: Sequence[Tensor] = ()) -> None:
+def check_gradients(
+    logits: Sequence[Tensor],
+    module: nn.Module,
+    *,
+    log_probs: Sequence[Tensor] = (),
+    scores: Sequence[Tensor] = (),
+) -> None:
     """Every weight has a finite gradient, and something of it arrives.
 
     Args:
         logits: one tensor an exit.
         module: whose weights.
         log_probs: of decisions that were drawn; rewards that differ from input to input stand in for a task's.
+        scores: of schemes that learn.
     """
-    labels = torch.arange(logits[0].shape[0]) % logits[0].shape[1]
-    loss = torch.stack([functional.cross_entropy(x, labels) for x in logits]).sum()
+    labels = torch.arange(len(logits[0])) % logits[0].shape[1] if logits else torch.zeros(0)
+    loss = sum((functional.cross_entropy(x, labels) for x in logits), torch.zeros(()))
     for each in log_probs:
+        loss = loss + (each * torch.linspace(-1, 1, len(each))).sum()
+    for each in scores:
         loss = loss + (each * torch.linspace(-1, 1, len(each))).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     for name, weight in module.named_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import final
 
@@ -43,13 +44,35 @@ def query_attention(block: TransformerBlock, x: Tensor, query: str) -> Tensor:
         asking = (mass * given).sum(1) / mass.sum(1).clamp_min(1)
     q = functional.linear(asking, weight[:width], bias[:width]).view(len(x), block.heads, 1, -1)
     keys = functional.linear(given, weight[width : 2 * width], bias[width : 2 * width])
-    k = keys.unflatten(2, (block.heads, -1)).permute(0, 2, 3, 1)  # b x heads x d x n
+    k = keys.view(*keys.shape[:2], block.heads, -1).permute(0, 2, 3, 1)  # b x heads x d x n
     logits = q @ k / math.sqrt(width // block.heads) + log_mass(x)
-    return logits.softmax(3).mean((1, 2))
+    attended: Tensor = logits.softmax(3).mean((1, 2))
+    return attended
+
+
+class AbstractReduction(nn.Module, abc.ABC):
+    """Hands on a share of the tokens that it gets.
+
+    Args:
+        block: that the tokens are about to go through; its weights say what matters.
+        query: what the network classifies: `mean`, or `class` for the token in front.
+
+    `share` is 1 until a variant of the network sets it.
+    """
+
+    def __init__(self, block: TransformerBlock, query: str) -> None:
+        super().__init__()
+        self.block = block
+        self.query = query
+        self.share = 1.0
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens `b x n x (1 + d)` -> `b x k x (1 + d)`."""
 
 
 @final
-class PruneTokens(nn.Module):
+class PruneTokens(AbstractReduction):
     """Keeps the share of the tokens that the query attends to most, in their order; a class token always stays.
 
     Args:
@@ -62,11 +85,8 @@ class PruneTokens(nn.Module):
     """
 
     def __init__(self, block: TransformerBlock, query: str, *, fuse: bool) -> None:
-        super().__init__()
-        self.block = block
-        self.query = query
+        super().__init__(block, query)
         self.fuse = fuse
-        self.share = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens `b x n x (1 + d)` -> `b x k x (1 + d)`, one more if they are fused."""
@@ -87,7 +107,7 @@ class PruneTokens(nn.Module):
 
 
 @final
-class MergeTokens(nn.Module):
+class MergeTokens(AbstractReduction):
     """Merges the tokens that are most alike, two by two or more, so that a share of them is left.
 
     Every second token is compared with the others by the cosine of their keys; those that are nearest to their match
@@ -100,12 +120,6 @@ class MergeTokens(nn.Module):
 
     Source: Bolya, Fu, Dai, Zhang, Feichtenhofer, Hoffman, "Token Merging: Your ViT But Faster", ICLR 2023.
     """
-
-    def __init__(self, block: TransformerBlock, query: str) -> None:
-        super().__init__()
-        self.block = block
-        self.query = query
-        self.share = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens `b x n x (1 + d)` -> `b x k x (1 + d)`."""
@@ -127,10 +141,9 @@ class MergeTokens(nn.Module):
         """Of every second token, from the first on, the number of its match among the others and how near that is."""
         width = x.shape[2] - 1
         weight, bias = self.block.qkv.weight, self.block.qkv.bias
-        keys = functional.linear(
-            self.block.norm1(x[..., 1:]), weight[width : 2 * width], bias[width : 2 * width]
-        ).unflatten(2, (self.block.heads, -1))
-        unit = functional.normalize(keys.mean(2), dim=2)
+        given = self.block.norm1(x[..., 1:])
+        keys = functional.linear(given, weight[width : 2 * width], bias[width : 2 * width])
+        unit = functional.normalize(keys.view(*keys.shape[:2], self.block.heads, -1).mean(2), dim=2)
         nearness, match = (unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)).max(2)
         nearness = nearness.masked_fill(x[:, ::2, 0] == 0, _CERTAIN)
         if self.query == "class":

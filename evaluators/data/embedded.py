@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from .arrays import from_arrays
 from .data import Data
@@ -19,6 +18,8 @@ def digits() -> Data:
     Source: Alpaydin, Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository 1998,
         as it ships with scikit-learn.
     """
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     return from_arrays((bunch.images / 16).astype(np.float32), bunch.target, name="digits")
 

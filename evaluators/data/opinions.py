@@ -52,17 +52,20 @@ class _Writer:
 
     def _neutral(self, bounds: tuple[int, int]) -> list[str]:
         count = int(self._generator.integers(bounds[0], bounds[1] + 1))
-        return [str(word) for word in self._generator.choice(NEUTRAL, count)]
+        return [NEUTRAL[int(number)] for number in self._generator.integers(len(NEUTRAL), size=count)]
+
+    def _one(self, words: tuple[str, ...]) -> str:
+        return words[int(self._generator.integers(len(words)))]
 
     def _clause(self, tendency: int) -> list[str]:
         """A clause that praises (1) or blames (-1)."""
         negated = self._generator.random() < NEGATED
-        word = str(self._generator.choice(PRAISE if (tendency > 0) != negated else BLAME))
-        return [str(self._generator.choice(NEGATORS)), word] if negated else [word]
+        word = self._one(PRAISE if (tendency > 0) != negated else BLAME)
+        return [self._one(NEGATORS), word] if negated else [word]
 
     def text(self, tendency: int, *, hard: bool) -> list[str]:
         """A text that praises (1) or blames (-1)."""
-        first = int(self._generator.choice((-1, 1)))
+        first = 2 * int(self._generator.integers(2)) - 1
         early = (first, -first) if hard else (tendency,) * 3
         words: list[str] = []
         for each in early:

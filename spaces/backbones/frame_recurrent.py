@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..backbone import AbstractBackbone, Backbone, Signature
+from ..encoders import FrameEncoder
 from ..errors import ShapeError
-from ..packed import FrameEncoder, Reader
+from ..packed import Reader
 from ..scope import Scope
 from ..signature import require_kind
 from ..spec import AbstractSpec, require, require_options

@@ -8,7 +8,8 @@ from typing import ClassVar, final
 from torch import nn
 
 from ..backbone import AbstractBackbone, Backbone, Signature
-from ..packed import AbstractEncoder, Ahead, Known, Pack, ReadChunk, Reader, StepEncoder, TextEncoder, chunk_sizes
+from ..encoders import AbstractEncoder, StepEncoder, TextEncoder
+from ..packed import Ahead, Known, Pack, ReadChunk, Reader, chunk_sizes
 from ..scope import Scope
 from ..signature import require_kind
 from ..spec import AbstractSpec, require, require_name, require_options

@@ -7,6 +7,9 @@ behind them, then what lets inputs out.
 from ..errors import UnknownNameError
 from ..family import AbstractFamily
 from .sample import (
+    BranchRouting,
+    Cascade,
+    ChannelSaliency,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
@@ -15,14 +18,21 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
+from .temporal import CoarseUpdate, PaddingSkip, SkipUpdate
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
     SlimmableWidth,
+    ChannelSaliency,
+    BranchRouting,
     MixtureOfExperts,
+    SkipUpdate,
+    CoarseUpdate,
+    PaddingSkip,
     DynamicConvolution,
     SqueezeExcitation,
     DynamicRelu,
+    Cascade,
     EarlyExit,
 )
 
@@ -41,11 +51,17 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 
 __all__ = [
     "FAMILIES",
+    "BranchRouting",
+    "Cascade",
+    "ChannelSaliency",
+    "CoarseUpdate",
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",
     "LayerSkipping",
     "MixtureOfExperts",
+    "PaddingSkip",
+    "SkipUpdate",
     "SlimmableWidth",
     "SqueezeExcitation",
     "family_type",

@@ -12,6 +12,8 @@ from dynarch.evaluators.data.drifts import DIRECTIONS, LONGEST, SHORTEST, STRENG
 from dynarch.evaluators.data.opinions import BAYES_ACCURACY, BLAME, NEGATORS, PRAISE, tendency
 from dynarch.spaces.errors import DataError
 
+OPINIONS, DRIFTS = opinions(), drifts()
+
 
 def decoded(data: Data) -> list[list[str]]:
     words = ("", "", *(data.words or ()))
@@ -45,7 +47,7 @@ def test_the_rule_of_opinions_by_hand() -> None:
 
 
 def test_who_follows_the_rule_of_opinions_is_as_good_as_can_be() -> None:
-    data = opinions()
+    data = OPINIONS
     totals = np.array([tendency(text) for text in decoded(data)])
     assert set(np.abs(totals).tolist()) == {1, 3}
     agree = (totals > 0) == (data.y == 1)
@@ -58,7 +60,7 @@ def test_who_follows_the_rule_of_opinions_is_as_good_as_can_be() -> None:
 
 
 def test_easy_opinions_are_settled_early_and_hard_ones_are_open_to_the_end() -> None:
-    for text in decoded(opinions(400)):
+    for text in decoded(OPINIONS)[:400]:
         verdict, third = tendency(text), math.ceil(len(text) / 2)
         cues = [place for place, word in enumerate(text) if word in (*PRAISE, *BLAME)]
         assert len(cues) == 3
@@ -76,7 +78,7 @@ def test_opinions_need_the_order_of_words() -> None:
     The sign of the sum without negators: an easy text's clauses seem right with 0.6 each, most of the three with
     0.6^3 + 3 * 0.6^2 * 0.4 = 0.648.
     """
-    data = opinions()
+    data = OPINIONS
     texts = decoded(data)
     seeming = np.array([tendency([word for word in text if word not in NEGATORS]) for text in texts])
     easy = np.array([abs(tendency(text)) == 3 for text in texts])
@@ -96,7 +98,7 @@ def guesses(data: Data, steps: int) -> np.ndarray[tuple[int], np.dtype[np.int64]
 
 
 def test_who_adds_up_the_drifts_is_as_good_as_can_be() -> None:
-    data = drifts()
+    data = DRIFTS
     expected = bayes_accuracy()
     assert expected == pytest.approx(0.929, abs=5e-4)  # by the formula, with a table of the normal distribution
     accuracy = (guesses(data, LONGEST) == data.y).mean()
@@ -104,7 +106,7 @@ def test_who_adds_up_the_drifts_is_as_good_as_can_be() -> None:
 
 
 def test_strong_drifts_are_settled_early_and_weak_ones_are_not() -> None:
-    data = drifts()
+    data = DRIFTS
     strength = np.array(STRENGTHS)[np.arange(len(data.y)) // 4 % 3]
     for s in STRENGTHS:
         for steps in (2, 6, 12):
@@ -117,7 +119,7 @@ def test_strong_drifts_are_settled_early_and_weak_ones_are_not() -> None:
 
 
 def test_drifts_have_unequal_lengths() -> None:
-    data = drifts()
+    data = DRIFTS
     lengths = data.x[..., 0].sum(1)
     assert set(lengths.tolist()) == set(range(SHORTEST, LONGEST + 1))
     assert np.bincount(data.y).tolist() == [750] * 4

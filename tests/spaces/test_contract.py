@@ -8,7 +8,7 @@ from typing import cast
 import optuna
 import pytest
 
-from dynarch.spaces.backbone import AbstractBackbone
+from dynarch.spaces.backbone import AbstractBackbone, Signature
 from dynarch.spaces.backbones import (
     BACKBONES,
     FrameRecurrent,
@@ -22,13 +22,20 @@ from dynarch.spaces.backbones import (
 from dynarch.spaces.backbones.testing import BackboneContract
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
+from dynarch.spaces.decisions.testing import DecisionContract
 from dynarch.spaces.families import (
     FAMILIES,
+    BranchRouting,
+    Cascade,
+    ChannelSaliency,
+    CoarseUpdate,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
     LayerSkipping,
     MixtureOfExperts,
+    PaddingSkip,
+    SkipUpdate,
     SlimmableWidth,
     SqueezeExcitation,
 )
@@ -36,8 +43,10 @@ from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
 from dynarch.spaces.gating import Gating
 from dynarch.spaces.gradients import GRADIENTS
+from dynarch.spaces.little import Little
+from dynarch.spaces.probes import SIGNATURES
 from dynarch.spaces.scope import Replay, Suggester
-from dynarch.spaces.testing import DecisionContract, FamilyContract, Params
+from dynarch.spaces.testing import FamilyContract, Params, fits, looked_at_closely
 
 ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 
@@ -45,10 +54,16 @@ ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     LayerSkipping(gating=Gating(gate=tuple(member.name for member in GATES), gradient=ALL_GRADIENTS)),
     SlimmableWidth(gating=Gating(gradient=ALL_GRADIENTS)),
-    MixtureOfExperts(gating=Gating(gradient=ALL_GRADIENTS)),
+    ChannelSaliency(shares=((0.5,), (0.25, 0.6, 1.0))),
+    BranchRouting(gating=Gating(gate=("pooled_linear", "recurrent"), gradient=ALL_GRADIENTS)),
+    MixtureOfExperts(experts=(2, 3), gating=Gating(gradient=ALL_GRADIENTS)),
+    SkipUpdate(gating=Gating(gradient=ALL_GRADIENTS)),
+    CoarseUpdate(share=(0.5,), gating=Gating(gradient=ALL_GRADIENTS)),
+    PaddingSkip(),
     DynamicConvolution(),
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
+    Cascade(little=Little((Residual(width=(2, 4), depth=(1,), stages=1), InvertedResidual(width=(2,), stages=1)))),
     EarlyExit(heads=("linear", "mlp", "conv")),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
@@ -72,6 +87,16 @@ def test_every_member_has_its_row() -> None:
         assert len(set(names)) == len(names), "two members share a name"
 
 
+def test_every_backbone_is_looked_at_closely() -> None:
+    """The dear checks leave out pairs, but no backbone and no family."""
+    for backbone in BACKBONE_ROWS:
+        able = [family for family in FAMILY_ROWS if fits(family, backbone)]
+        assert sum(looked_at_closely(family, backbone) for family in able) >= 2, backbone.name
+    for family in FAMILY_ROWS:
+        fit = [backbone for backbone in BACKBONE_ROWS if fits(family, backbone)]
+        assert sum(looked_at_closely(family, backbone) for backbone in fit) == min(2, len(fit)), family.name
+
+
 def fixed_trial(params: Params) -> Suggester:
     return cast(Suggester, optuna.trial.FixedTrial(dict(params)))  # its overloads say less than it can
 
@@ -87,11 +112,22 @@ class TestFamilies(FamilyContract):
         return (Replay, fixed_trial)
 
 
+TASKS = [(row, kind) for row in BACKBONE_ROWS for kind in row.kinds]
+
+
 class TestBackbones(BackboneContract):
-    @pytest.fixture(params=BACKBONE_ROWS, ids=lambda row: row.name)
-    def backbone(self, request: pytest.FixtureRequest) -> AbstractBackbone:
-        row: AbstractBackbone = request.param
-        return row
+    @pytest.fixture(params=TASKS, ids=[f"{row.name}-{kind}" for row, kind in TASKS])
+    def task(self, request: pytest.FixtureRequest) -> tuple[AbstractBackbone, str]:
+        made: tuple[AbstractBackbone, str] = request.param
+        return made
+
+    @pytest.fixture
+    def backbone(self, task: tuple[AbstractBackbone, str]) -> AbstractBackbone:
+        return task[0]
+
+    @pytest.fixture
+    def signature(self, task: tuple[AbstractBackbone, str]) -> Signature:
+        return SIGNATURES[task[1]]
 
 
 class TestDecisions(DecisionContract):
