@@ -186,7 +186,9 @@ def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape:
     return int(2 * x[0] * x[1] * (math.prod(weights) + math.prod(recurrent_weights)))
 
 
-def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+def _attention_flops(
+    query: Any, key: Any, value: Any, *_: Any, attn_mask: Any = None, scale: Any = None, out_shape: Any = None
+) -> int:
     """Shapes `b x heads x n x d` -> operations."""
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
