@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..spaces.decisions import DECISIONS
 from ..spaces.network import DynamicNetwork
@@ -30,11 +29,17 @@ def confidence_loss(scores: Mapping[str, Sequence[Tensor]], logits: Sequence[Ten
         labels: `b`.
     """
     losses = [
-        functional.binary_cross_entropy(score.clamp(_TINY, 1 - _TINY), (answer.argmax(1) == labels).float())
+        _surprise(score, answer.argmax(1) == labels)
         for listed in scores.values()
         for score, answer in zip(listed, logits, strict=False)
     ]
     return torch.stack(losses).mean() if losses else logits[-1].new_zeros(())
+
+
+def _surprise(score: Tensor, right: Tensor) -> Tensor:
+    """Mean cross entropy; torch's own stops at scores that are no numbers, which the trainer must see and name."""
+    bounded = score.clamp(_TINY, 1 - _TINY)
+    return -torch.where(right, bounded, 1 - bounded).log().mean()
 
 
 def fit_confidence(network: DynamicNetwork, part: Part) -> None:

@@ -161,11 +161,11 @@ class TrainingRun:
             loss = loss + sets_in * target.loss(run.usage, prices)
         for penalty in run.penalties:
             loss = loss + penalty
-        loss = loss + confidence_loss(run.scores, run.logits, y)
         if run.log_probs:
             loss = loss + policy_gradient(run, y, self._charges, sets_in)
-        value = float(loss.item())
-        if not math.isfinite(value):
+        value = float(loss.item())  # what the network learns from; scores learn beside it
+        loss = loss + confidence_loss(run.scores, run.logits, y)
+        if not math.isfinite(value + float(loss.item())):
             raise EvaluationFailed(f"the training loss became {value} in epoch {self.epochs_done + 1}")
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)

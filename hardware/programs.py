@@ -58,14 +58,16 @@ def with_programs(module: nn.Module, build: Build) -> nn.Module:
     """`module` with everything that runs on tensors alone turned into programs, in place where it holds steps.
 
     A module without steps becomes one program. In one with steps (a dynamic network, or a step itself) the
-    children of each step do, and what the step's own Python does with their results stays on the host.
+    children of each step do; what the step's own Python does with their results, and what it keeps by name, stays
+    on the host.
     """
     holds_steps = any(isinstance(inner, AbstractStep) for inner in module.modules())
     # A list of modules cannot be called, so whoever holds it calls its members.
     if not holds_steps and type(module).forward is not nn.Module.forward:
         return ProgramModule(module, build).eval()
     for name, child in list(module.named_children()):
-        module.add_module(name, with_programs(child, build))
+        if not isinstance(child, nn.ModuleDict):  # what decisions learned is asked by name, in the step's own Python
+            module.add_module(name, with_programs(child, build))
     return module
 
 

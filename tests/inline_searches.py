@@ -37,23 +37,26 @@ from dynarch.search.testing import Hook, run_inline
 from dynarch.search.worker import Assignment, arrays_of
 from dynarch.spaces.architecture import Architecture
 from dynarch.spaces.backbones import Residual
+from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.families import EarlyExit
 from dynarch.spaces.policy import Policy
 from dynarch.spaces.recipe import Recipe
 from dynarch.spaces.space import Space
 from dynarch.tests.endings import at_end
 
+# Scores that learn nothing, so that the fakes here need not either.
+UNLEARNED = tuple(member.name for member in DECISIONS if not member.learns)
 # 2 widths x 2 rates x (1 + 2 exits x 2 objectives + 1 pair x 2 objectives) = 28 networks, 4 of them static.
 SPACE = Space(
     backbones=(Residual(width=(2, 4), depth=(1,), stages=3),),
-    families=(EarlyExit(max_exits=2, heads=("linear",), training=("equal", "linear")),),
+    families=(EarlyExit(max_exits=2, heads=("linear",), training=("equal", "linear"), decision=UNLEARNED),),
     training=Recipe(learning_rate=(0.02, 0.005), batch_size=16),
 )
 # One width, one rate, exits after either block or both: 1 + 3 networks, 1 of them static.
 FOUR = Space(
     backbones=(Residual(width=(4,), depth=(1,), stages=3),),
-    families=(EarlyExit(max_exits=2, heads=("linear",), training=("equal",)),),
-    training=Recipe(learning_rate=(0.02,), batch_size=16),
+    families=(EarlyExit(max_exits=2, heads=("linear",), training=("equal",), decision=UNLEARNED),),
+    training=Recipe(learning_rate=(0.04,), batch_size=16),
 )
 ID = "s"
 

@@ -107,7 +107,11 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         r"constraints\.0\.maximum: .* cannot be met: the cheapest network .* needs 0\.\d+; raise the bound",
     ),
     "data that is not there": ("patterns.npz", "elsewhere.npz", r"data.*elsewhere\.npz.*No such file"),
-    "data of no known kind": ("patterns.npz", "patterns.csv", r"data: must be 'digits' or the path of an \.npz file"),
+    "data of no known kind": (
+        "patterns.npz",
+        "patterns.csv",
+        r"data: must be one of 'digits', .* or the path of an \.npz",
+    ),
     "splits too large": (
         "[space.backbones",
         "[data.splits]\ntest = 0.9\n[space.backbones",

@@ -84,8 +84,8 @@ class Training:
 
     @staticmethod
     def nan(monkeypatch: pytest.MonkeyPatch) -> str:
-        loss = EqualWeights.loss
-        monkeypatch.setattr(EqualWeights, "loss", lambda *args, **options: loss(*args, **options) * float("nan"))
+        weigh = EqualWeights.weigh
+        monkeypatch.setattr(EqualWeights, "weigh", lambda self, losses: weigh(self, losses) * float("nan"))
         return "the training loss became nan in epoch 1"
 
     @staticmethod
