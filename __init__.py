@@ -24,6 +24,7 @@ from .spaces import (
     FrameRecurrent,
     Gating,
     InvertedResidual,
+    Jumping,
     LayerSkipping,
     MixtureOfExperts,
     PaddingSkip,
@@ -37,6 +38,7 @@ from .spaces import (
     SlimmableWidth,
     Space,
     SqueezeExcitation,
+    TemporalExit,
     build,
 )
 from .spaces.errors import DynarchError
@@ -66,6 +68,7 @@ __all__ = [
     "FrontPoint",
     "Gating",
     "InvertedResidual",
+    "Jumping",
     "LayerSkipping",
     "MixtureOfExperts",
     "PaddingSkip",
@@ -84,6 +87,7 @@ __all__ = [
     "SplitSpec",
     "SqueezeExcitation",
     "Strategy",
+    "TemporalExit",
     "build",
     "load_spec",
 ]

@@ -10,12 +10,14 @@ from .families import (
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
+    Jumping,
     LayerSkipping,
     MixtureOfExperts,
     PaddingSkip,
     SkipUpdate,
     SlimmableWidth,
     SqueezeExcitation,
+    TemporalExit,
 )
 from .family import AbstractFamily
 from .gates import GATES
@@ -47,6 +49,7 @@ __all__ = [
     "FrameRecurrent",
     "Gating",
     "InvertedResidual",
+    "Jumping",
     "LayerSkipping",
     "MixtureOfExperts",
     "PaddingSkip",
@@ -63,6 +66,7 @@ __all__ = [
     "SlimmableWidth",
     "Space",
     "SqueezeExcitation",
+    "TemporalExit",
     "build",
     "describe",
 ]

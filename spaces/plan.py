@@ -7,6 +7,7 @@ joins what lies between two decision points into segments.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import final
 
 from torch import nn
@@ -14,9 +15,11 @@ from torch import nn
 from .architecture import Architecture
 from .backbone import Backbone, Outline, Signature
 from .errors import ShapeError
+from .exit_step import ExitStep
 from .network import DynamicNetwork
 from .normalize import Normalize
 from .resource import ResourceTarget
+from .spec import require
 from .step import AbstractStep, SegmentStep
 
 
@@ -97,7 +100,21 @@ class Plan:
                 chain.add(link)
         chain.add(self.backbone.head)
         chain.close(final=True)
+        _number([step for step in chain.steps if isinstance(step, ExitStep)])
         return DynamicNetwork(architecture, self.signature, chain.steps, targets=tuple(self.targets))
+
+
+def _number(steps: Sequence[ExitStep]) -> None:
+    """Number exits of several families in the order in which inputs meet them.
+
+    Raises:
+        SpecError: if they do not allow the same decision schemes.
+    """
+    allowed = [tuple(scheme.name for scheme in step.decisions) for step in steps]
+    for index, (step, names) in enumerate(zip(steps, allowed, strict=True)):
+        rule = "all exits of a network must allow the same decision schemes, as a policy decides by one of them"
+        require(set(names) == set(allowed[0]), "decisions", f"{rule}; got {list(names)} and {list(allowed[0])}")
+        step.index = index
 
 
 @final

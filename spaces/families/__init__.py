@@ -15,7 +15,7 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
-from .temporal import CoarseUpdate, PaddingSkip, SkipUpdate
+from .temporal import CoarseUpdate, Jumping, PaddingSkip, SkipUpdate, TemporalExit
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
@@ -23,11 +23,13 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     MixtureOfExperts,
     SkipUpdate,
     CoarseUpdate,
+    Jumping,
     PaddingSkip,
     DynamicConvolution,
     SqueezeExcitation,
     DynamicRelu,
     EarlyExit,
+    TemporalExit,
 )
 
 
@@ -49,11 +51,13 @@ __all__ = [
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",
+    "Jumping",
     "LayerSkipping",
     "MixtureOfExperts",
     "PaddingSkip",
     "SkipUpdate",
     "SlimmableWidth",
     "SqueezeExcitation",
+    "TemporalExit",
     "family_type",
 ]

@@ -19,12 +19,14 @@ from dynarch.spaces.families import (
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
+    Jumping,
     LayerSkipping,
     MixtureOfExperts,
     PaddingSkip,
     SkipUpdate,
     SlimmableWidth,
     SqueezeExcitation,
+    TemporalExit,
 )
 from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
@@ -43,11 +45,13 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     MixtureOfExperts(gating=Gating(gradient=ALL_GRADIENTS)),
     SkipUpdate(gating=Gating(gradient=ALL_GRADIENTS)),
     CoarseUpdate(share=(0.5,), gating=Gating(gradient=ALL_GRADIENTS)),
+    Jumping(gating=Gating(gradient=ALL_GRADIENTS)),
     PaddingSkip(),
     DynamicConvolution(),
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
     EarlyExit(heads=("linear", "mlp", "conv")),
+    TemporalExit(),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     Residual(width=(4, 6), depth=(1, 2), stages=2),
