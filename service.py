@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -257,12 +256,18 @@ def profile(
     database: DatabaseOption = None,
 ) -> None:
     """Measure every part that a space can need; a profile that was interrupted goes on where it was."""
-    problem = load_spec(space)
-    service = SearchService(storage, database=database)
+    problem = load_spec(space, only=("space", "data"))
     chosen = device_from_dict({"kind": device, "batch": batch, "threads": threads}, "device")
-    with _progress() as watch:
-        made = service.profile(problem.space, chosen, data=problem.data, watcher=watch)
-    out.print(f"table version {made} for {chosen.name}")
+    service = SearchService(storage, database=database)
+    try:
+        with Display(out) as display:
+            made = service.profile(problem.space, chosen, data=problem.data, watcher=display.note)
+    except KeyboardInterrupt:
+        _warn("interrupted, what was measured is kept; the same command goes on from there")
+        raise typer.Exit(130) from None
+    found = chosen.environment().environment_id
+    _say(f"environment {found}; see: dynarch table show {found[:6]} --storage {storage}")
+    _say(f"table version {made} for {chosen.name}")
 
 
 @app.command()
@@ -332,14 +337,12 @@ def _plain(point: FrontPoint) -> dict[str, Any]:
     }
 
 
+def _say(text: str) -> None:
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def _warn(text: str) -> None:
     err.print(text, style="yellow", markup=False, highlight=False)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    with Display(out) as display:
-        yield display.note
 
 
 if __name__ == "__main__":

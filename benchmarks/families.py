@@ -37,7 +37,7 @@ from dynarch.benchmarks.mechanisms.subjects import QUICK_SIZES, SIZES, STATIC, S
 from dynarch.benchmarks.mechanisms.timing import profiled, timed
 from dynarch.benchmarks.mechanisms.training import Bench, Trained, examine, summary, train, work_book
 from dynarch.benchmarks.mechanisms.verdicts import verdict_table, verdicts
-from dynarch.evaluators.splits import Part, sealed_test, visible_splits
+from dynarch.evaluators.splits import Part, sealed_test, visible_splits, with_vocabulary
 from dynarch.spaces.errors import DataError
 
 SPLITS = da.SplitSpec(calibrate=0.08, tune=0.17, certify=0.05)
@@ -191,7 +191,7 @@ class Benchmark:
             yield from ((subject, seed) for _, subject in found if subject is not None)
 
     def _load(self, source: Source, seed: int) -> tuple[da.Data, Part]:
-        data = source.load(self.options.data, self.settings.count, seed)
+        data = with_vocabulary(source.load(self.options.data, self.settings.count, seed), SPLITS, seed)
         test = sealed_test(data, SPLITS, seed)
         return data, Part(test.x[: self.settings.test], test.y[: self.settings.test])
 

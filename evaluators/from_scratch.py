@@ -20,6 +20,7 @@ from ..spaces.backbone import Signature
 from ..spaces.errors import DataError, EvaluationFailed, ShapeError, SpecError
 from ..spaces.network import DynamicNetwork
 from ..spaces.space import build
+from .confidence import fit_confidence
 from .evaluator import AbstractEvaluator, AbstractSession, Outcome, Reading, Task
 from .knobs import LEVELS, settings_of
 from .operating import operating_points, score
@@ -91,9 +92,10 @@ class ScratchSession(AbstractSession):
         return Reading(points, self._curve(tables.plain))
 
     def finish(self) -> Outcome:
-        """Temper the exits, search policies on the tune split, score them on the certify split."""
+        """Temper the exits, fit what they learn, search policies on the tune split, score them on the certify split."""
         task, network = self._task, self._run.network
         temperatures = calibrate(network, self._splits.calibrate)
+        fit_confidence(network, self._splits.calibrate)
         settings = self._settings(LEVELS)
         tune, certify = self._tables(self._splits.tune, settings), self._tables(self._splits.certify, settings)
         points = operating_points(

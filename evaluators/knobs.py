@@ -19,7 +19,7 @@ def settings_of(network: DynamicNetwork, part: Part, *, levels: int = LEVELS) ->
 
     A decision falls for it where its margin plus the knob is above 0. So the levels of a knob are quantiles of the
     margins met on a split that nothing else is chosen on; what later layers see changes with the knob, so the shares
-    come out near the quantiles, not at them.
+    come out near the quantiles, not at them. A knob that says its own levels is recorded at those.
 
     Args:
         network: trained.
@@ -32,8 +32,17 @@ def settings_of(network: DynamicNetwork, part: Part, *, levels: int = LEVELS) ->
     count = levels if len(network.knobs) == 1 else max(2, int(MOST_SETTINGS ** (1 / len(network.knobs))) - 1)
     rows = []
     for knob in network.knobs:
+        if knob in network.levels:
+            rows.append([(knob, value) for value in _spread(network.levels[knob], count + 1)])
+            continue
         values = margins.get(knob)
         quantiles = np.zeros(0) if values is None else np.quantile(values.numpy(), np.linspace(0.05, 0.95, count))
         rows.append([(knob, round(float(-each), 5)) for each in quantiles] + [(knob, 0.0)])
     made = [tuple(sorted((name, value) for name, value in row if value != 0)) for row in product(*rows)]
     return tuple(dict.fromkeys([(), *made]))
+
+
+def _spread(levels: tuple[float, ...], count: int) -> tuple[float, ...]:
+    """At most so many levels, evenly spread from the first to the last."""
+    wanted = np.linspace(0, len(levels) - 1, min(count, len(levels))).round().astype(np.int64)
+    return tuple(levels[index] for index in dict.fromkeys(wanted.tolist()))

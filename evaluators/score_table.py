@@ -148,11 +148,13 @@ class Recording:
         logits: `n x c` for each exit, the final head last.
         usage: part -> `n`.
         margins: knob -> numbers, one a decision.
+        scores: scheme that learns -> `n x e`.
     """
 
     logits: list[Tensor]
     usage: dict[str, Tensor]
     margins: dict[str, Tensor]
+    scores: dict[str, Tensor] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -181,6 +183,7 @@ def record(
         [torch.cat(column).cpu() for column in zip(*(run.logits for run in runs), strict=True)],
         {name: torch.cat([run.usage[name] for run in runs]).cpu() for name in runs[0].usage},
         {name: torch.cat([gap for run in runs for gap in run.margins[name]]).cpu() for name in runs[0].margins},
+        {name: torch.cat([torch.stack(run.scores[name], 1) for run in runs]).cpu() for name in runs[0].scores},
     )
 
 
@@ -194,6 +197,7 @@ def score_table(
     labels: Tensor,
     *,
     usage: Mapping[str, Tensor] | None = None,
+    learned: Mapping[str, Tensor] | None = None,
     setting: Setting = (),
 ) -> ScoreTable:
     """The table of these logits, one `n x c` tensor for each exit.
@@ -202,6 +206,7 @@ def score_table(
         logits: of all exits, the final head last.
         labels: `n`.
         usage: part -> `n`.
+        learned: scheme that learns -> `n x e` scores.
         setting: of the knobs.
 
     Raises:
@@ -212,10 +217,11 @@ def score_table(
     early = logits[:-1]
     scores = {}
     for decision in DECISIONS:
-        if not decision.remembers:  # the others follow from the predictions
+        if not decision.remembers and not decision.learns:  # those that remember follow from the predictions
             columns = [decision.score(x, None)[0] for x in early]
             stacked = torch.stack(columns, 1) if columns else torch.zeros(len(labels), 0)
             scores[decision.name] = stacked.numpy().astype(np.float32)
+    scores |= {name: values.numpy().astype(np.float32) for name, values in (learned or {}).items()}
     predictions = torch.stack([x.argmax(1) for x in logits], 1).numpy().astype(np.int64)
     used = {name: values.numpy().astype(np.float32) for name, values in (usage or {}).items()}
     return ScoreTable(scores, predictions, labels.numpy().astype(np.int64), used, setting)
@@ -230,7 +236,7 @@ def score_tables(network: DynamicNetwork, part: Part, settings: Sequence[Setting
     tables = []
     for setting in settings:
         made = record(network, part.x, setting=setting)
-        tables.append(score_table(made.logits, part.y, usage=made.usage, setting=setting))
+        tables.append(score_table(made.logits, part.y, usage=made.usage, learned=made.scores, setting=setting))
     return ScoreTables(tuple(tables))
 
 

@@ -22,6 +22,7 @@ from ..spaces.resource import ResourceTarget
 from ..spaces.space import build, recipe_of
 from ..spaces.step import Simulation
 from .augmentation import augment
+from .confidence import confidence_loss
 from .splits import Part, Splits
 
 WARMUP_SHARE = 0.1  # of all steps
@@ -121,6 +122,7 @@ class TrainingRun:
             loss = loss + sets_in * target.loss(run.usage, prices)
         for penalty in run.penalties:
             loss = loss + penalty
+        loss = loss + confidence_loss(run.scores, run.logits, y)
         if run.log_probs:
             loss = loss + policy_gradient(run, y, self._charges, sets_in)
         value = float(loss.item())

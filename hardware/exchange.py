@@ -124,12 +124,16 @@ def _abbreviates(text: str, environment_id: str) -> bool:
 @final
 @dataclass(frozen=True)
 class SessionFlag:
-    """A session on a machine that did not stay the same, and how far its canaries moved, as a fraction."""
+    """A session on a machine that did not stay the same, and how far its canaries moved, as a fraction.
+
+    A superseded one was measured on a machine that has changed since, and counts in frozen versions alone.
+    """
 
     session_id: str
     verdict: Verdict
     drift: float
     accepted: bool
+    superseded: bool = False
 
 
 @final
@@ -141,13 +145,15 @@ class TableReport:
         summary: counts, batches, sessions and versions.
         imported: how many of the measurements came from a file.
         flags: sessions that were flagged, rejected or never finished.
-        drifted: entries about which two accepted sessions disagree: part, batch, density.
+        drifted: entries about which two sessions that count disagree: part, batch, density.
+        processes: how many have measured what counts.
     """
 
     summary: TableSummary
     imported: int
     flags: tuple[SessionFlag, ...]
     drifted: tuple[tuple[str, int, tuple[int, int]], ...]
+    processes: int
 
 
 def describe(table: LatencyTable, environment_id: str) -> TableReport:
@@ -158,19 +164,20 @@ def describe(table: LatencyTable, environment_id: str) -> TableReport:
     """
     found = table.describe(environment_id)
     rows, sessions = table.measurements(environment_id), table.sessions(environment_id)
-    accepted = {session.session_id: session for session in sessions if session.accepted}
-    counted = [row for row in rows if row.session_id in accepted]
+    counting = {session.session_id for session in sessions if session.counts}
+    counted = [row for row in rows if row.session_id in counting]
     return TableReport(
         summary=found,
         imported=sum(row.source == "imported" for row in rows),
-        flags=tuple(flag for flag in map(_flag, sessions) if flag.verdict != "steady"),
+        flags=tuple(flag for flag in map(_flag, sessions) if flag.verdict != "steady" or flag.superseded),
+        processes=len({session.process or session.session_id for session in sessions if session.counts}),
         drifted=_drifted(counted, statistic_of(str(found.environment.to_dict().get("kind")))),
     )
 
 
 def _flag(stored: StoredSession) -> SessionFlag:
     session = stored.session()
-    return SessionFlag(stored.session_id, session.verdict, session.drift, stored.accepted)
+    return SessionFlag(stored.session_id, session.verdict, session.drift, stored.accepted, stored.superseded)
 
 
 def _drifted(rows: Sequence[StoredMeasurement], statistic: Statistic) -> tuple[tuple[str, int, tuple[int, int]], ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any, final
 
 import torch
@@ -119,18 +120,29 @@ def batched(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
     return tuple(x.repeat(batch, *[1] * (x.dim() - 1)) for x in inputs)
 
 
-def networks_of(space: Space, signature: Signature) -> Iterator[tuple[DynamicNetwork, KeyCache]]:
+def networks_of(
+    space: Space, signature: Signature, *, only: Collection[int] | None = None
+) -> Iterator[tuple[DynamicNetwork, KeyCache]]:
     """Networks that together hold every part that the space can produce, the static ones included.
 
-    They share a key cache.
+    They share a key cache, and always come in the same order.
+
+    Args:
+        space: what may be built.
+        signature: inputs and classes.
+        only: numbers of those to build; the others are left out at no cost.
     """
+    numbers = count()
     cache: KeyCache = {}
     recipe = next(iter(space.baselines(signature))).training
     members = {member.name: member for member in space.families}
     order = [kind.name for kind in FAMILIES]
     for backbone, choice, shapes in space.outlines(signature):
-        built = backbone.build(choice, signature).eval()
+        built = None
         for chosen in space.combinations(shapes):
+            if only is not None and next(numbers) not in only:
+                continue
+            built = backbone.build(choice, signature).eval() if built is None else built
             plan = Plan(built, shapes, signature)
             for name in sorted(chosen, key=order.index):
                 members[name].apply(chosen[name], plan)
@@ -142,6 +154,9 @@ def networks_of(space: Space, signature: Signature) -> Iterator[tuple[DynamicNet
             yield plan.lower(architecture).eval(), cache
 
 
+Place = tuple[int, int]
+
+
 @final
 @dataclass(frozen=True)
 class Inventory:
@@ -150,10 +165,12 @@ class Inventory:
     Args:
         parts: key -> the part, once each.
         costs: of networks that together hold all these parts.
+        places: key -> the number of the network, and of the part in it, where it was found first.
     """
 
     parts: Mapping[str, tuple[PartKey, Part]]
     costs: tuple[Costs, ...]
+    places: Mapping[str, Place]
 
 
 def inventory(
@@ -168,15 +185,43 @@ def inventory(
         on_progress: called with the number of parts found so far.
     """
     found: dict[str, tuple[PartKey, Part]] = {}
-    costs = []
+    costs: list[Costs] = []
+    places: dict[str, Place] = {}
     with torch.random.fork_rng(devices=[]), one_thread():
         for network, cache in networks_of(space, signature):
             parts = network.parts()
             keys = keys_of(parts, cache)
-            for part, key in zip(parts, keys, strict=True):
+            for index, (part, key) in enumerate(zip(parts, keys, strict=True)):
                 if part.info.kind != COMPACT or compaction:
                     found.setdefault(key.hash, (key, part))
+                    places.setdefault(key.hash, (len(costs), index))
             costs.append(_costs(network, parts, keys))
             if on_progress is not None:
                 on_progress(len(found))
-    return Inventory(found, tuple(costs))
+    return Inventory(found, tuple(costs), places)
+
+
+def parts_at(space: Space, signature: Signature, places: Mapping[str, Place]) -> dict[str, tuple[PartKey, Part]]:
+    """The parts at places that an inventory of the same space named; only the networks that have them are built.
+
+    Raises:
+        SpecError: if another part or none stands at one.
+    """
+    wanted: dict[int, dict[str, int]] = {}
+    for name, (number, index) in places.items():
+        wanted.setdefault(number, {})[name] = index
+    found: dict[str, tuple[PartKey, Part]] = {}
+    with torch.random.fork_rng(devices=[]), one_thread():
+        networks = networks_of(space, signature, only=wanted)
+        for number, (network, cache) in zip(sorted(wanted), networks, strict=False):
+            parts = network.parts()
+            for name, index in wanted[number].items():
+                (key,) = keys_of((parts[index],), cache)
+                if key.hash != name:
+                    raise SpecError(
+                        "space", f"must have part {name} at its place, but has {key.hash}; profile it again"
+                    )
+                found[name] = (key, parts[index])
+    if len(found) < len(places):
+        raise SpecError("space", f"must have {len(places)} parts, but only {len(found)} were found; profile it again")
+    return found

@@ -8,16 +8,16 @@ from torch import nn
 
 from ..spaces.trace import COMPACT, Part
 from .device import AbstractDevice
-from .inventory import Inventory, batched
+from .inventory import Inventory, Place, batched
 from .keys import PartKey
 from .profile import Measurable
 from .timer import Task
 
 
-def measurables(found: Inventory, device: AbstractDevice) -> list[Measurable]:
-    """All that a device can be asked to run; one input at a time is never compacted."""
-    parts = [(key, part) for key, part in found.parts.values() if part.info.kind != COMPACT or device.batch > 1]
-    return [measurable(key, part, device) for key, part in parts]
+def places(found: Inventory, device: AbstractDevice) -> dict[str, Place]:
+    """Where in the space the parts are that a device can be asked to run, by hash; one input is never compacted."""
+    runs = {name for name, (_, part) in found.parts.items() if part.info.kind != COMPACT or device.batch > 1}
+    return {name: place for name, place in found.places.items() if name in runs}
 
 
 def measurable(key: PartKey, part: Part, device: AbstractDevice) -> Measurable:

@@ -1,7 +1,9 @@
 """Fill the latency table: measure the parts that it lacks for this device, and only those.
 
-Results are handed to the store while measuring goes on, so a run that is killed continues where it
-stopped.
+Every part is measured in rounds, and the rounds are spread over several processes: where weights and code
+come to lie in memory is drawn once a process, and a small part may be some percent faster in one than in
+another. Results are handed to the store while measuring goes on, so a run that is killed continues where
+it stopped.
 """
 
 from __future__ import annotations
@@ -10,21 +12,18 @@ import time
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..spaces.errors import DataError
-from .correction import Floats
 from .device import AbstractDevice, Environment, check_count
 from .keys import PartKey
-from .session import Session, canaries, check_canaries, open_session
-from .timer import Clock, Lazy, Protocol, RoundTiming, Task, session_of, time_rounds
+from .session import Session
+from .timer import Clock, Protocol, RoundTiming, Task, session_of
 
-# Rows are handed over at the end of each round and whenever so many are waiting: what a killed
-# process loses.
-ROWS_WAITING = 64
+PROCESSES = 2  # the fewest that tell how far two processes disagree
 
 Entry = tuple[str, int]  # hash of a part's key, batch size
 
@@ -52,16 +51,66 @@ class Row:
     timing: RoundTiming
 
 
+@final
+@dataclass(frozen=True)
+class Due:
+    """What an entry lacks.
+
+    Args:
+        first: the number of its next round.
+        now: rounds to measure in the next process.
+        in_all: rounds to measure in that and all later ones.
+    """
+
+    first: int
+    now: int
+    in_all: int
+
+    @classmethod
+    def of(cls, visited: Mapping[str, int], *, rounds: int, processes: int) -> Due:
+        """What is due when processes, by name, have made so many rounds, and none of them goes on.
+
+        An entry needs `rounds` rounds for each of `processes` processes; what a killed one began, others end.
+        """
+        there = sum(visited.values())
+        in_all = max(rounds * processes - there, processes - len(visited), 0)
+        return cls(first=there, now=min(rounds, in_all), in_all=in_all)
+
+
+Keep = Callable[[Session, Sequence[Row]], None]
+
+
+class Measure(typing.Protocol):
+    """Measures one session, in some process."""
+
+    def __call__(
+        self, due: Mapping[Entry, Due], *, seed: int, protocol: Protocol, keep: Keep, on_visits: Callable[[int], None]
+    ) -> Session:
+        """Visit every entry as often as it is due now.
+
+        Args:
+            due: all entries of the session.
+            seed: order of the visits.
+            protocol: how long.
+            keep: takes rows for good, and the session in its state then.
+            on_visits: told how many visits have been made.
+
+        Returns:
+            The session after its last canary check; it is kept already.
+        """
+        ...
+
+
 class ProfileStore(typing.Protocol):
     """What profiling needs of a latency table."""
 
-    def missing(
-        self, keys: Sequence[str], environment_id: str, batches: Sequence[int], *, rounds: int
-    ) -> Mapping[Entry, int]:
-        """How many of `rounds` rounds each (hash, batch) still lacks; complete ones may be left out.
+    def visited(
+        self, keys: Sequence[str], environment_id: str, batches: Sequence[int]
+    ) -> Mapping[Entry, Mapping[str, int]]:
+        """Rounds of each (hash, batch) by the process that measured them; what has none may be left out.
 
-        Rows of sessions that are not `accepted` do not count. A session that was recorded and never
-        finished is accepted: it was killed, and its rows are good.
+        Rows of sessions that do not count are left out. A session that was recorded and never finished counts:
+        it was killed, and its rows are good.
         """
         ...
 
@@ -88,44 +137,17 @@ class ProfileReport:
     complete: int
 
 
-@final
-class _Writer:
-    """Hands rows to the store in small groups."""
-
-    def __init__(self, store: ProfileStore, environment: Environment, session: Session) -> None:
-        self.session = session
-        self._store = store
-        self._environment = environment
-        self._waiting: list[Row] = []
-
-    def add(self, row: Row) -> None:
-        self._waiting.append(row)
-        if len(self._waiting) >= ROWS_WAITING:
-            self.flush()
-
-    def flush(self) -> None:
-        rows, self._waiting = self._waiting, []
-        if rows:
-            self._store.record(self._environment, self.session, rows)
-
-    def update(self, session: Session) -> None:
-        """Hand over what is waiting, with the session's new state."""
-        self.session = session
-        rows, self._waiting = self._waiting, []
-        self._store.record(self._environment, session, rows)
-
-
 def profile(
-    measurables: Sequence[Measurable],
+    keys: Sequence[str],
+    measure: Measure,
     *,
     device: AbstractDevice,
     store: ProfileStore,
     seed: int,
     batches: Sequence[int] | None = None,
     protocol: Protocol | None = None,
-    clock: Clock = time.perf_counter_ns,
+    processes: int = PROCESSES,
     on_progress: Callable[[int, int], None] | None = None,
-    canary_tasks: Mapping[str, Task] | None = None,
     attempts: int = 2,
 ) -> ProfileReport:
     """Measure what the store lacks for this device's environment.
@@ -135,100 +157,79 @@ def profile(
     search better than none.
 
     Args:
-        measurables: parts; of equal keys one is measured.
+        keys: hashes of the parts.
+        measure: measures one session; each in a process of its own if there shall be more than one.
         device: where.
         store: the latency table.
-        seed: order of the visits.
+        seed: order of the visits; each session adds its number.
         batches: sizes to measure at; by default what batches of the device's size need.
-        protocol: how long, by default `Protocol()`.
-        clock: nanoseconds.
-        on_progress: called with visits done and visits in all of the present attempt.
-        canary_tasks: fixed workloads that tell drift; the standard five if absent.
-        attempts: most sessions.
+        protocol: how long, by default `Protocol()`; its rounds are those of one process.
+        processes: in how many each entry is measured.
+        on_progress: called with visits done and visits in all, over all processes.
+        attempts: so many sessions in all may be rejected, of which the last and all after it are forced.
 
     Raises:
-        SpecError: if a batch size or `attempts` is below 1.
+        SpecError: if a batch size, `processes` or `attempts` is below 1.
         StoreError: if the store fails.
     """
     protocol = protocol if protocol is not None else Protocol()
     sizes = tuple(sorted(set(batches if batches is not None else curve_batches(device.batch))))
-    for name, value in (*(("batches", size) for size in sizes), ("attempts", attempts)):
+    for name, value in (*(("batches", size) for size in sizes), ("processes", processes), ("attempts", attempts)):
         check_count(name, value)
-    parts = {measurable.key.hash: measurable for measurable in measurables}
     environment = device.environment()
+    books = _Books(store, environment, on_progress)
     sessions: list[Session] = []
-    visits = complete = 0
-    for attempt in range(attempts):
-        lacking = store.missing(tuple(parts), environment.environment_id, sizes, rounds=protocol.rounds)
-        due = {entry: count for entry, count in lacking.items() if count > 0}
-        if attempt == 0:
-            complete = len(parts) * len(sizes) - len(due)
-        if not due:
-            break
-        writer = _Writer(store, environment, open_session(seed, protocol))
-        tasks = canary_tasks if canary_tasks is not None else canaries(device)
-        run = _Run(parts, due, device, protocol, clock, tasks)
-        visits += run.measure(writer, on_progress)
-        session = replace(writer.session, finished=True)
-        if not session.accepted and attempt == attempts - 1:
-            session = replace(session, forced=True)
-        writer.update(session)
+    rejected = 0
+    while due := books.due(keys, sizes, rounds=protocol.rounds, processes=processes):
+        session = measure(due, seed=seed + len(sessions), protocol=protocol, keep=books.keep, on_visits=books.show)
+        if not session.accepted:
+            rejected += 1
+            if rejected >= attempts:
+                session = replace(session, forced=True)
+                store.record(environment, session, ())
         sessions.append(session)
-    return ProfileReport(environment.environment_id, tuple(sessions), visits, complete)
+    return ProfileReport(environment.environment_id, tuple(sessions), books.visits, books.complete)
 
 
 @final
-@dataclass(frozen=True)
-class _Run:
-    """One session's measuring."""
+class _Books:
+    """Counts what one call of `profile` finds, measures and still has to do."""
 
-    parts: Mapping[str, Measurable]
-    due: Mapping[Entry, int]
-    device: AbstractDevice
-    protocol: Protocol
-    clock: Clock
-    canary_tasks: Mapping[str, Task]
+    def __init__(
+        self, store: ProfileStore, environment: Environment, on_progress: Callable[[int, int], None] | None
+    ) -> None:
+        self.visits = self.complete = 0
+        self._store = store
+        self._environment = environment
+        self._on_progress = on_progress
+        self._before = self._total = 0
+        self._begun = False
 
-    def measure(self, writer: _Writer, on_progress: Callable[[int, int], None] | None) -> int:
-        """Visit every entry as often as it is due; the number of visits."""
-        total, done = sum(self.due.values()), 0
-        names = {f"{key}/{batch}": (key, batch) for key, batch in self.due}
-        rounds = time_rounds(
-            {name: Lazy(self._maker(entry)) for name, entry in names.items()},
-            protocol=self.protocol,
-            seed=writer.session.seed,
-            clock=self.clock,
-            device=self.device,
-            due={name: self.due[entry] for name, entry in names.items()},
-        )
-        middle = max(self.due.values()) // 2
-        # Thrown away: the first calls of a process are slow, and would look like a machine that got faster.
-        check_canaries(self.canary_tasks, self.device, clock=self.clock)
-        self._check(writer)
-        try:
-            for index, visits in groupby(rounds, key=lambda visit: visit.round):
-                if index == middle and index > 0:
-                    self._check(writer)
-                for visit in visits:
-                    key, batch = names[visit.key]
-                    first = self.protocol.rounds - self.due[key, batch]
-                    writer.add(Row(self.parts[key].key, batch, first + visit.round, visit.timing))
-                    done += 1
-                    if on_progress is not None:
-                        on_progress(done, total)
-                writer.flush()
-        finally:
-            writer.flush()
-        self._check(writer)
-        return done
+    def due(self, keys: Sequence[str], sizes: Sequence[int], *, rounds: int, processes: int) -> dict[Entry, Due]:
+        """What the store still lacks."""
+        names = tuple(dict.fromkeys(keys))
+        visited = self._store.visited(names, self._environment.environment_id, sizes)
+        each = {
+            (key, size): Due.of(visited.get((key, size), {}), rounds=rounds, processes=processes)
+            for key in names
+            for size in sizes
+        }
+        found = {entry: due for entry, due in each.items() if due.now > 0}
+        if not self._begun:
+            self._begun, self.complete = True, len(each) - len(found)
+        self._before = self.visits
+        self._total = self.visits + sum(due.in_all for due in found.values())
+        return found
 
-    def _maker(self, entry: Entry) -> Callable[[], Task]:
-        key, batch = entry
-        return lambda: self.parts[key].make(batch)
+    def keep(self, session: Session, rows: Sequence[Row]) -> None:
+        """Hand rows and session to the store."""
+        self._store.record(self._environment, session, rows)
+        self.visits += len(rows)
 
-    def _check(self, writer: _Writer) -> None:
-        values = check_canaries(self.canary_tasks, self.device, clock=self.clock)
-        writer.update(writer.session.checked(values))
+    def show(self, done: int) -> None:
+        """Tell how many visits the present session has made."""
+        if self._on_progress is not None:
+            self._on_progress(self._before + done, self._total)
 
 
 def curve_batches(batch: int) -> tuple[int, ...]:
@@ -245,7 +246,7 @@ def time_network(
     seed: int = 0,
     clock: Clock = time.perf_counter_ns,
     warmup_calls: int = 3,
-) -> Floats:
+) -> NDArray[np.float64]:
     """Time a whole routed network on each of `n` inputs.
 
     Args:

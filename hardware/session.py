@@ -7,6 +7,7 @@ change says how far the machine drifted (clock frequency, neighbours, heat) whil
 from __future__ import annotations
 
 import os
+import secrets
 import statistics
 import time
 import uuid
@@ -29,6 +30,8 @@ REJECTED_ABOVE = 0.10
 _CANARY_PROTOCOL = Protocol(rounds=1, warmup_calls=3, warmup_ms=2, min_samples=15, min_ms=8, cap_ms=200)
 _CANARY_VISITS = 3
 
+_THIS_PROCESS = secrets.token_hex(4)
+
 
 @final
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Session:
         load: one-minute load average of the machine at each check; empty where it is unknown.
         finished: whether the last check was made.
         forced: whether the rows are used although the drift says otherwise, for want of better ones.
+        process: which process measured, a name that no other one has; empty where it is unknown.
     """
 
     session_id: str
@@ -52,6 +56,7 @@ class Session:
     load: tuple[float, ...] = ()
     finished: bool = False
     forced: bool = False
+    process: str = ""
 
     @property
     def drift(self) -> float:
@@ -85,8 +90,13 @@ class Session:
 
 
 def open_session(seed: int, protocol: Protocol) -> Session:
-    """A session with a fresh id and no checks yet."""
-    return Session(session_id=uuid.uuid4().hex, seed=seed, protocol=protocol)
+    """A session of this process with a fresh id and no checks yet."""
+    return Session(uuid.uuid4().hex, seed, protocol, process=process_name())
+
+
+def process_name() -> str:
+    """A name that this process alone has: its number, which others get again, and a token drawn once."""
+    return f"{os.getpid()}-{_THIS_PROCESS}"
 
 
 def canaries(device: AbstractDevice) -> dict[str, Task]:

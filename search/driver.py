@@ -15,6 +15,7 @@ from ..evaluators.splits import sealed_test, visible_splits
 from ..hardware.book import LatencyBook
 from ..hardware.device import one_thread
 from ..hardware.table import LatencyTable
+from ..hardware.turn import turn
 from ..spaces.errors import SearchBusyError
 from . import tune
 from .engine import Engine
@@ -22,6 +23,7 @@ from .feasibility import check_feasible
 from .lease import Lease
 from .ledger.entities import Evaluation
 from .ledger.store import Ledger
+from .machine import Machines, drift_notes
 from .outcome import Examiner, score_front, single_exits, static_numbers, still_front, tune_front
 from .problem import Problem
 from .profiling import Profiler
@@ -275,7 +277,12 @@ class Driver:
         ledger.mark_front(self.search_id, kept)
         static = [examiner.full(number) for number in static_numbers(ledger, self.search_id)]
         single = single_exits(problem, examiner, sorted({number for number, _ in scored}))
-        timed = examiner.measure([*scored.values(), *static, *single], self._note)
+        with turn(on_wait=lambda holder: self._note(f"waiting for process {holder}, which measures", 0, 0)):
+            machines = Machines(problem.devices, book, self._table)
+            machines.look()
+            timed = examiner.measure([*scored.values(), *static, *single], self._note)
+            machines.look()
+        shifts = machines.shifts()
         scored = dict(zip(scored, timed, strict=False))
         ledger.record_measured(self.search_id, {key: each.measured for key, each in scored.items()})
         static, single = timed[len(scored) : len(scored) + len(static)], timed[len(scored) + len(static) :]
@@ -284,8 +291,9 @@ class Driver:
         if len(kept) < len(scored):
             notes.append(f"{len(scored) - len(kept)} points fell off the front on unseen data.")
         notes += sorted({note for each in scored.values() for note in each.point.notes})
+        notes += drift_notes(shifts)
         seconds = self._clock() - ledger.search(self.search_id).created_at
-        return build_report(problem, ledger, self.search_id, examined, seconds=seconds, notes=notes)
+        return build_report(problem, ledger, self.search_id, examined, seconds=seconds, notes=notes, shifts=shifts)
 
     def _note(self, what: str, done: int, total: int) -> None:
         """Called throughout every measurement, so it is there that one can be cut short."""

@@ -18,7 +18,7 @@ from ..spaces.space import Space
 from ..spaces.spec import AbstractSpec, require, require_name, require_range
 
 SAMPLERS = ("tpe", "nsga2", "random")
-_SECTIONS = ("search", "data", "space", "devices", "constraints", "budget")
+SECTIONS = ("search", "data", "space", "devices", "constraints", "budget")
 
 
 @final
@@ -258,8 +258,8 @@ class Problem:
         if not isinstance(mapping, Mapping):
             raise SpecError("", f"a spec must be a table, but got {mapping!r}")
         for name in mapping:
-            if name not in _SECTIONS:
-                raise UnknownNameError(str(name), str(name), _SECTIONS)
+            if name not in SECTIONS:
+                raise UnknownNameError(str(name), str(name), SECTIONS)
         search = dict(_section(mapping, "search"))
         objectives = search.pop("objectives", ["accuracy", "latency_ms"])
         if not isinstance(objectives, list) or not all(isinstance(name, str) for name in objectives):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import final
 
@@ -13,11 +14,14 @@ from ..hardware.calibration import observe
 from ..hardware.composition import PartCurve
 from ..hardware.correction import IDENTITY, Correction, fit
 from ..hardware.device import AbstractDevice, content_id
+from ..hardware.drift import refresh
+from ..hardware.fresh_process import FreshProcess
 from ..hardware.inventory import Inventory, costs_of, inventory
-from ..hardware.measurables import measurables
+from ..hardware.measurables import places
 from ..hardware.profile import curve_batches, profile
 from ..hardware.table import LatencyTable
 from ..hardware.timer import Protocol
+from ..hardware.turn import turn
 from ..spaces.backbone import Signature
 from ..spaces.network import DynamicNetwork
 from ..spaces.scope import Chance, Scope
@@ -25,6 +29,7 @@ from ..spaces.space import Space, build
 
 CALIBRATION_NETWORKS = 16  # the fewest for which the correction has a term for calls
 _DRAWS = 4 * CALIBRATION_NETWORKS  # of which some are the same to a stopwatch, in a small space most
+LOG = logging.getLogger("dynarch")
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
@@ -37,7 +42,7 @@ class Profiler:
         signature: inputs and classes.
         table: where measurements are kept.
         seed: order of the visits, choice of the calibration networks.
-        protocol: how long to measure.
+        protocol: how long to measure, in each of two processes.
         progress: told of every visit.
     """
 
@@ -56,7 +61,7 @@ class Profiler:
         self._table = table
         self._seed = seed
         # More rounds rather than longer ones: a slow spell of the machine must not cover all visits to a part.
-        self._protocol = protocol or Protocol(rounds=5, warmup_ms=2, min_samples=10, min_ms=5, cap_ms=200)
+        self._protocol = protocol or Protocol(rounds=3, warmup_ms=2, min_samples=10, min_ms=5, cap_ms=200)
         self._progress = progress
 
     def book(self, devices: Mapping[str, AbstractDevice]) -> tuple[LatencyBook, Inventory]:
@@ -66,19 +71,27 @@ class Profiler:
         return LatencyBook({name: self._pages(device, found) for name, device in devices.items()}), found
 
     def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
-        parts = measurables(found, device)
-        note = self._note(f"measuring on {device.name}")
+        with turn(on_wait=lambda holder: self._tell(f"waiting for process {holder}, which measures", 0, 0)):
+            return self._measured(device, found)
+
+    def _measured(self, device: AbstractDevice, found: Inventory) -> DevicePages:
+        seen = str(refresh(self._table, device))
+        if seen:
+            LOG.warning("%s: %s", device.name, seen)
+        where = places(found, device)
+        parts = {name: found.parts[name][0] for name in where}
         profile(
-            parts,
+            tuple(parts),
+            FreshProcess(self._space, self._signature, parts, where, device),
             device=device,
             store=self._table,
             seed=self._seed,
             protocol=self._protocol,
-            on_progress=None if note is None else lambda done, total: self._tell(device, done, total),
+            on_progress=lambda done, total: self._tell(f"measuring on {device.name}", done, total),
         )
         environment = device.environment().environment_id
         version = self._table.freeze(environment).version
-        curves = self._curves(tuple(part.key.hash for part in parts), device, environment, version)
+        curves = self._curves(tuple(parts), device, environment, version)
         pages = DevicePages(device.batch, environment, version, IDENTITY, curves)
         correction = self._correction(device, pages)
         return DevicePages(device.batch, environment, version, correction, curves)
@@ -117,9 +130,9 @@ class Profiler:
                 break
         return list(found.values())
 
-    def _tell(self, device: AbstractDevice, done: int, total: int) -> None:
+    def _tell(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
-            self._progress(f"measuring on {device.name}", done, total)
+            self._progress(what, done, total)
 
     def _note(self, what: str) -> Callable[[int], None] | None:
         progress = self._progress

@@ -17,7 +17,7 @@ from .problem import Problem
 from .proposals import at_level, numbers
 from .report import FrontReport, front_markdown
 from .summary import Progress, Standing, ended_in_order
-from .tracking_records import CandidateRun, State
+from .tracking_records import DRIFT, CandidateRun, State
 
 if TYPE_CHECKING:
     from .tracking import MLflowTracker
@@ -117,9 +117,13 @@ class Records:
         metrics = {"front_points": float(sum(row.front for row in report.rows))}
         if report.latency_error is not None:
             metrics["latency_error"] = report.latency_error
+        tags = {}
+        if report.machine is not None:
+            metrics["machine_change"] = report.machine.change
+            tags[DRIFT] = "true" if report.machine.drifted else "false"
 
         def write(tracker: MLflowTracker, parent: str) -> None:
-            tracker.log_report(parent, files, front_markdown(report), metrics)
+            tracker.log_report(parent, files, front_markdown(report), metrics, tags)
             tracker.tag_front(parent, members)
 
         self._with_parent(write)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal, final
 
+from ..hardware.drift import Shift
+
 Kind = Literal["dynamic", "static", "single_exit", "random_exit"]
 
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the standard normal distribution
@@ -75,6 +77,9 @@ class FrontReport:
         hypervolume_history: (candidates done, hypervolume) pairs.
         seconds: wall time of the search.
         notes: why the search stopped, dropped points, quantiles that are bounds.
+        machine_change: how much longer the same work took on the first device while the front was timed than when
+            its table was measured, as a fraction; None if that is unknown. A change says nothing below
+            `machine_noise`.
     """
 
     search_id: str
@@ -90,6 +95,15 @@ class FrontReport:
     epochs_spent: float
     seconds: float
     notes: tuple[str, ...] = ()
+    machine_change: float | None = None
+    machine_noise: float | None = None
+
+    @property
+    def machine(self) -> Shift | None:
+        """How the first device's machine has changed since its table was measured; None if that is unknown."""
+        if self.machine_change is None or self.machine_noise is None:
+            return None
+        return Shift(self.machine_change, self.machine_noise)
 
     @property
     def latency_error(self) -> float | None:
@@ -133,6 +147,8 @@ class FrontReport:
         parts.append(f"{self.epochs_spent:g} epochs in {_duration(self.seconds)}")
         if self.latency_error is not None:
             parts.append(f"predicted latency off by {self.latency_error:.1%} on average")
+            if self.machine is not None:
+                parts.append(str(self.machine))
         return " · ".join(parts)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..evaluators.metrics import MINIMIZE
 from ..evaluators.pareto import hypervolume, non_dominated
 from ..hardware.book import LatencyBook
+from ..hardware.drift import Shift
 from ..hardware.inventory import Costs
 from ..spaces.architecture import Architecture
 from ..spaces.policy import Policy
@@ -144,8 +145,9 @@ def build_report(
     *,
     seconds: float,
     notes: Sequence[str],
+    shifts: Mapping[str, Shift],
 ) -> FrontReport:
-    """The report of a search."""
+    """The report of a search; `shifts` says how machines have changed, by the name of the device."""
     record = ledger.search(search_id)
     evaluations = {evaluation.number: evaluation for evaluation in ledger.evaluations(search_id)}
     points = {(point.number, point.index): point for point in ledger.points(search_id)}
@@ -176,7 +178,7 @@ def build_report(
         evaluation, label = evaluations[scored.number], f"{scored.number} exit {exit_index}"
         tuned = _tuned(evaluation, exit_index)
         rows.append(_row(problem, evaluation, scored, label, "single_exit", False, tuned, whole))
-    counts = ledger.counts(search_id)
+    counts, shift = ledger.counts(search_id), shifts.get(next(iter(problem.devices)))
     reference = record.hypervolume_reference or ()
     history = history_of(problem, ledger, search_id, reference) if reference else []
     return FrontReport(
@@ -193,6 +195,8 @@ def build_report(
         epochs_spent=float(sum(evaluation.epochs_done for evaluation in evaluations.values())),
         seconds=seconds,
         notes=tuple(notes),
+        machine_change=None if shift is None else shift.change,
+        machine_noise=None if shift is None else shift.noise,
     )
 
 

@@ -142,7 +142,10 @@ def _show_report(report: TableReport) -> None:
     _say(f"  {sum(found.parts.values())} parts at batch {sizes or '-'}, {len(found.versions)} versions")
     _say(f"  {found.measurements} measurements, {report.imported} of them imported, in {found.sessions} sessions")
     flagged = sum(flag.verdict in ("flagged", "rejected") for flag in report.flags)
-    _say(f"  drift: {flagged} sessions, {len(report.drifted)} entries")
+    _say(f"  drift: {flagged} sessions, {len(report.drifted)} entries; processes: {report.processes}")
+    superseded = sum(flag.superseded for flag in report.flags)
+    if superseded:
+        _say(f"  {superseded} sessions are from before the machine changed, and count in frozen versions alone")
 
 
 def _show_details(report: TableReport) -> None:
@@ -153,7 +156,7 @@ def _show_details(report: TableReport) -> None:
     for version in report.summary.versions:
         _say(f"version {version.version}")
     for flag in report.flags:
-        used = "used" if flag.accepted else "not used"
+        used = "superseded" if flag.superseded else "used" if flag.accepted else "not used"
         _say(f"session {flag.session_id} is {flag.verdict}, drift {100 * flag.drift:.1f} %, {used}")
     for part, batch, density in report.drifted:
         _say(
@@ -192,6 +195,7 @@ def _plain_report(report: TableReport) -> dict[str, Any]:
         "imported": report.imported,
         "sessions": found.sessions,
         "rejected_sessions": found.rejected_sessions,
+        "processes": report.processes,
         "versions": [version.version for version in found.versions],
         "flags": [vars(flag) for flag in report.flags],
         "drifted": [{"part": part, "batch": batch, "density": list(share)} for part, batch, share in report.drifted],

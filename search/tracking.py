@@ -186,12 +186,13 @@ class MLflowTracker:
         files: Mapping[str, Path],
         summary_markdown: str,
         metrics: Mapping[str, float],
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Attach the files of a report, its summary as the run's note, its totals as metrics."""
         with self._asking("log the report"):
             for path in files.values():
                 self._client.log_artifact(parent_run_id, str(path))
-            note = {"mlflow.note.content": summary_markdown}
+            note = {"mlflow.note.content": summary_markdown} | dict(tags or {})
             self._log(parent_run_id, _metrics(metrics, self._now_ms(), 0), tags=note)
 
     def tag_front(self, parent_run_id: str, numbers: Collection[int]) -> tuple[int, ...]:

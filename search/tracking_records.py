@@ -13,6 +13,7 @@ State = Literal["finished", "stopped", "failed"]
 STATUS: Mapping[State, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 SEARCH_ID, NUMBER, KIND = "dynarch.search_id", "dynarch.number", "dynarch.kind"
 PARETO = "pareto"
+DRIFT = "dynarch.drift"  # of the parent run: whether a machine changed since its table was measured
 
 _MAX_KEY_CHARS, _MAX_PARAM_CHARS, _MAX_TAG_CHARS = 250, 6000, 8000
 _NOT_IN_A_NAME = re.compile(r"[^\w./ -]")

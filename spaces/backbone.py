@@ -83,6 +83,8 @@ class Outline:
         narrowable: whether a slice of each block's inner channels can run alone.
         view_shapes: shape of what exit heads see after each block; empty: the features.
         peek_shapes: shape of what gates see before each block; empty: the features.
+        selective: whether each block can run with inner channels that are picked for each input.
+        kind: of the inputs.
         reads: whether each block reads a piece of the input, and may leave it out.
         pads: whether each block's piece may hold nothing but padding.
     """
@@ -95,6 +97,8 @@ class Outline:
     narrowable: tuple[bool, ...] = ()
     view_shapes: tuple[tuple[int, ...], ...] = ()
     peek_shapes: tuple[tuple[int, ...], ...] = ()
+    selective: tuple[bool, ...] = ()
+    kind: str = "image"
     reads: tuple[bool, ...] = ()
     pads: tuple[bool, ...] = ()
 
@@ -134,6 +138,23 @@ class AbstractNarrowable(nn.Module, abc.ABC):
         """The block with the first `share` of its inner channels: shared convolutions, normalisation of its own.
 
         Slices start at the first channel, so a narrow one lies within every wider one.
+        """
+
+
+class AbstractSelective(nn.Module, abc.ABC):
+    """A block of which any few inner channels can run alone, others for each input."""
+
+    @property
+    @abc.abstractmethod
+    def inner_channels(self) -> int:
+        """How many there are."""
+
+    @abc.abstractmethod
+    def selected(self) -> nn.Module:
+        """The block with its inner channels scaled, and picked where it is told which; it shares the convolutions.
+
+        Called with features `b x ...`, scales and picked channels. Scales `b x inner` and None: all channels are
+        computed. Scales `b x k` and numbers `b x k`: these are, with gathered weights.
         """
 
 
@@ -211,6 +232,8 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         narrowable,
         tuple(views),
         tuple(peeks),
+        tuple(isinstance(block, AbstractSelective) for block in backbone.blocks),
+        signature.kind,
         tuple(isinstance(block, AbstractChunk) for block in backbone.blocks),
         tuple(isinstance(block, AbstractChunk) and block.pads for block in backbone.blocks),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from .gated import PLACEMENTS, check_blocks, placed, require_blocks
 from .gating import Gating
 from .ranges import AbstractRanges
 from .scope import Scalar, Scope
-from .spec import AbstractSpec, require_options
+from .spec import AbstractSpec, require, require_options
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,28 @@ class AbstractBlockFamily(AbstractFamily):
     def fitting(cls, outline: Outline) -> Sequence[int]:
         """The blocks that it can work on, ascending."""
 
+    @classmethod
+    def possible(cls, answers: Mapping[str, Any]) -> bool:
+        """Whether these answers go together; of several questions, some may not be answered yet."""
+        return True
+
     def check(self) -> None:
-        """Known placements, possible options: each option is judged by the choice that it leads to."""
+        """Known placements, possible options: each option is judged by a choice that it leads to."""
         require_options("placement", self.placement, PLACEMENTS)
         answers = {name: _listed(name, options) for name, options in self._questions().items()}
-        plain = {name: listed[0] for name, listed in answers.items()}
+        rows = [row for row in _rows(answers) if self.possible(row)]
         for name, listed in answers.items():
             for index, answer in enumerate(listed):
-                try:
-                    self.choice_type(blocks=(0,), **{**plain, name: answer})  # type: ignore[call-arg]
-                except SpecError as error:
-                    if error.path.partition(".")[0] == name:
-                        raise error.at(f"{name}.{index}") from None
+                row = next((row for row in rows if row[name] is answer), None)
+                require(row is not None, f"{name}.{index}", "goes with no other option of this family; leave it out")
+                self._judge(name, index, row or {})
+
+    def _judge(self, name: str, index: int, answers: dict[str, Any]) -> None:
+        try:
+            self.choice_type(blocks=(0,), **answers)  # type: ignore[call-arg]
+        except SpecError as error:
+            if error.path.partition(".")[0] == name:
+                raise error.at(f"{name}.{index}") from None
 
     def suggest(self, scope: Scope, outline: Outline) -> Any | None:
         """Whether at all (rivals for the blocks are asked about by the space), blocks, then the options."""
@@ -90,21 +100,29 @@ class AbstractBlockFamily(AbstractFamily):
             return None
         # Backbones differ in how many blocks fit, and a name always means the same range.
         chosen = scope.categorical(f"placement_of_{len(self.fitting(outline))}", tuple(options))
-        answers = {name: _ask(scope, name, given, outline) for name, given in self._questions().items()}
+        answers: dict[str, Any] = {}
+        for name, given in self._questions().items():
+            if isinstance(given, AbstractRanges):
+                answers[name] = given.suggest(scope / name, outline)
+            else:
+                answers[name] = _ask(scope, name, given, [v for v in given if self.possible({**answers, name: v})])
         return self.choice_type(blocks=options[chosen], **answers)  # type: ignore[call-arg]
 
     def size(self, outline: Outline) -> int:
         """Placements x options, and none where the family is free to stay away."""
-        options = math.prod(_size(given, outline) for given in self._questions().values())
-        return len(self.placements(outline)) * options + (not self.rewrites_blocks)
+        questions = self._questions()
+        themes = math.prod(_size(given, outline) for given in questions.values() if isinstance(given, AbstractRanges))
+        listed = {name: given for name, given in questions.items() if not isinstance(given, AbstractRanges)}
+        rows = sum(map(self.possible, _rows(listed)))
+        return len(self.placements(outline)) * themes * rows + (not self.rewrites_blocks)
 
     def cover(self, outline: Outline) -> Iterator[Any]:
         """Every placement with all options that change what runs."""
         answers = {name: _cover(given, outline) for name, given in self._questions().items()}
         answers |= {name: answers[name][:1] for name in self.learning}
-        for row in product(*answers.values()):
+        for chosen in filter(self.possible, _rows(answers)):
             for blocks in self.placements(outline).values():
-                yield self.choice_type(blocks=blocks, **dict(zip(answers, row, strict=True)))  # type: ignore[call-arg]
+                yield self.choice_type(blocks=blocks, **chosen)  # type: ignore[call-arg]
 
     def decisions(self) -> tuple[str, ...]:
         """None: nobody leaves."""
@@ -156,9 +174,14 @@ def channelled(outline: Outline) -> tuple[int, ...]:
     return tuple(index for index, shape in enumerate(outline.feature_shapes) if len(shape) == 3)
 
 
-def dashed(values: Sequence[float]) -> str:
-    """Several numbers as one answer, such as `0.25-0.5-1`."""
-    return "-".join(f"{value:g}" for value in values)
+def dashed(values: Sequence[float | str]) -> str:
+    """Several values as one answer, such as `0.25-0.5-1`."""
+    return "-".join(value if isinstance(value, str) else f"{value:g}" for value in values)
+
+
+def _rows(answers: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    for row in product(*answers.values()):
+        yield dict(zip(answers, row, strict=True))
 
 
 def _listed(name: str, given: Any) -> Sequence[Any]:
@@ -169,11 +192,11 @@ def _listed(name: str, given: Any) -> Sequence[Any]:
     return answers
 
 
-def _ask(scope: Scope, name: str, given: Any, outline: Outline) -> Any:
-    if isinstance(given, AbstractRanges):
-        return given.suggest(scope / name, outline)
-    labels: dict[Scalar, Any] = {dashed(each) if isinstance(each, tuple) else each: each for each in given}
-    return labels[scope.categorical(name, tuple(labels))]
+def _ask(scope: Scope, name: str, given: Sequence[Any], possible: Sequence[Any]) -> Any:
+    labels: dict[Scalar, Any] = {dashed(each) if isinstance(each, tuple) else each: each for each in possible}
+    # A name always means the same range, so a question of which some answers are ruled out is another one.
+    whole = len(possible) == len(given)
+    return labels[scope.categorical(name if whole else f"{name}_{'_or_'.join(map(str, labels))}", tuple(labels))]
 
 
 def _size(given: Any, outline: Outline) -> int:

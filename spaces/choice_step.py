@@ -85,7 +85,7 @@ class ChoiceStep(AbstractStep):
         """Gate with its decision, branches that compute, and for batches the gathering of each branch's inputs."""
         features, at = run.features, f"choice.{self.index}"
         shape = tuple(features.shape[1:])
-        state = self._state(features, run.memory)
+        state = self.unit.state(features, run.memory)
         inputs = (features,) if state is None else (features, state)
         deciding = ("gate", self.unit.token, len(self.idle), shape, self.knob is None)
         parts = [Part(PartInfo(self.gate_name, "gate", self.depth), self.gating, inputs, deciding)]
@@ -110,19 +110,8 @@ class ChoiceStep(AbstractStep):
 
     def logits(self, features: Tensor, memory: dict[str, Tensor], setting: Mapping[str, float]) -> Tensor:
         """`b x k` with the knob at its setting; the memory is brought up to date."""
-        state = self._state(features, memory)
-        if state is None:
-            made: Tensor = self.gate(features)
-        else:
-            assert self.unit.memory is not None
-            made, memory[self.unit.memory] = self.gate(features, state)
+        made = self.unit.logits(features, memory)
         return made if self.knob is None else made + setting.get(self.knob, 0.0) * self.works
-
-    def _state(self, features: Tensor, memory: dict[str, Tensor]) -> Tensor | None:
-        if self.unit.memory is None:
-            return None
-        state = memory.get(self.unit.memory)
-        return self.unit.start(features) if state is None else state
 
     def simulate(self, run: Simulation) -> None:
         """Run all branches for everybody and keep of each input the one that was picked."""

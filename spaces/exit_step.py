@@ -9,15 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from .decision import AbstractDecision
+from .errors import ShapeError
 from .step import AbstractStep, Routing, Simulation, compact
 from .trace import COMPACT, Part, PartInfo
 
 
 def judge(
-    decision: AbstractDecision, logits: Tensor, state: Tensor | None, threshold: float
+    decision: AbstractDecision,
+    logits: Tensor,
+    state: Tensor | None,
+    threshold: float,
+    learned: nn.Module | None = None,
 ) -> tuple[bool | Tensor, Tensor | None]:
     """Who leaves: one value for a single input (a join of host and device), `n` booleans for more."""
-    score, state = decision.score(logits, state)
+    score, state = decision.score(logits, state, learned)
     if logits.shape[0] == 1:
         return bool(score.item() > threshold), state
     return score > threshold, state
@@ -53,6 +58,10 @@ class ExitStep(AbstractStep):
         branch_gradient: factor on the gradient that the head sends into the backbone.
         trunk_gradient: factor on the gradient that the rest of the network sends past this exit.
         token: equal tokens promise equal work on equal features; None: no promise.
+        classes: number of classes; needed where a scheme learns.
+
+    Raises:
+        ShapeError: if a scheme learns and the number of classes is not given.
     """
 
     temperature: Tensor
@@ -66,6 +75,7 @@ class ExitStep(AbstractStep):
         branch_gradient: float = 1.0,
         trunk_gradient: float = 1.0,
         token: Hashable = None,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.index = index
@@ -76,6 +86,18 @@ class ExitStep(AbstractStep):
         self.trunk_gradient = trunk_gradient
         # Set after training on the calibration split, so that one threshold means the same at every exit.
         self.register_buffer("temperature", torch.ones(()))
+        self.learned = nn.ModuleDict()
+        for scheme in decisions:
+            if scheme.learns:
+                if classes is None:
+                    raise ShapeError(f"an exit that decides by {scheme.name} must be told the number of classes")
+                made = scheme.build(classes)
+                assert made is not None
+                self.learned[scheme.name] = made
+
+    def learned_of(self, scheme: str) -> nn.Module | None:
+        """What a scheme learned of this exit; None if it learns nothing."""
+        return dict(self.learned.items()).get(scheme)
 
     def tempered(self, features: Tensor) -> Tensor:
         """Logits `b x c` divided by the exit's temperature."""
@@ -91,7 +113,14 @@ class ExitStep(AbstractStep):
         parts = [Part(PartInfo(f"exit.{at}", "exit", at, at), self.tempered, (features,), token)]
         for scheme in self.decisions:
             info = PartInfo(f"decide.{at}.{scheme.name}", "decide", at, at, scheme.name)
-            parts.append(Part(info, _Judgement(scheme), (logits,), ("decide", scheme.name, shapes[1])))
+            parts.append(
+                Part(
+                    info,
+                    _Judgement(scheme, self.learned_of(scheme.name)),
+                    (logits,),
+                    ("decide", scheme.name, shapes[1]),
+                )
+            )
         info = PartInfo(f"compact.{at}", COMPACT, at, at)
         parts.append(Part(info, _Compaction(), (features, logits), (COMPACT, *shapes)))
         return tuple(parts)
@@ -102,11 +131,16 @@ class ExitStep(AbstractStep):
 
     def simulate(self, run: Simulation) -> None:
         """Add this exit's logits."""
-        if self.branch_gradient == 1 and self.trunk_gradient == 1:
-            run.logits.append(self.tempered(run.features))
-            return
-        run.logits.append(self.tempered(scale_gradient(run.features, self.branch_gradient)))
-        run.features = scale_gradient(run.features, self.trunk_gradient)
+        balanced = self.branch_gradient != 1 or self.trunk_gradient != 1
+        seen = scale_gradient(run.features, self.branch_gradient) if balanced else run.features
+        logits = self.tempered(seen)
+        run.logits.append(logits)
+        for scheme in self.decisions:
+            if scheme.learns:
+                score, _ = scheme.score(logits.detach(), None, self.learned_of(scheme.name))
+                run.scores.setdefault(scheme.name, []).append(score)
+        if balanced:
+            run.features = scale_gradient(run.features, self.trunk_gradient)
 
     def route(self, run: Routing) -> None:
         """Try the exit if the policy says so; let out who is sure enough."""
@@ -119,7 +153,8 @@ class ExitStep(AbstractStep):
             run.leave_all(logits, self.index)
             return
         run.record(f"decide.{self.index}.{run.policy.decision}")
-        leave, run.state = judge(run.decision, logits, run.state, threshold)
+        learned = self.learned_of(run.policy.decision)
+        leave, run.state = judge(run.decision, logits, run.state, threshold, learned)
         if isinstance(leave, bool):
             if leave:
                 run.leave_all(logits, self.index)
@@ -131,12 +166,13 @@ class ExitStep(AbstractStep):
 class _Judgement:
     """The decision as routed mode makes it, for the stopwatch; the exit before counts as tried."""
 
-    def __init__(self, scheme: AbstractDecision) -> None:
+    def __init__(self, scheme: AbstractDecision, learned: nn.Module | None) -> None:
         self.scheme = scheme
+        self.learned = learned
 
     def __call__(self, logits: Tensor) -> object:
-        state = self.scheme.score(logits, None)[1]
-        leave, _ = judge(self.scheme, logits, state, 0.5)
+        state = self.scheme.score(logits, None)[1] if self.scheme.remembers else None
+        leave, _ = judge(self.scheme, logits, state, 0.5, self.learned)
         return leave if isinstance(leave, bool) else leave.nonzero()
 
 

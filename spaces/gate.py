@@ -28,9 +28,22 @@ class GateUnit:
     memory: str | None = None
     size: int = 0
 
-    def start(self, features: Tensor) -> Tensor:
-        """The state before the first place."""
-        return features.new_zeros(features.shape[0], self.size)
+    def state(self, features: Tensor, memory: dict[str, Tensor]) -> Tensor | None:
+        """What earlier places handed on, zeros before the first; None for gates without memory."""
+        if self.memory is None:
+            return None
+        found = memory.get(self.memory)
+        return features.new_zeros(features.shape[0], self.size) if found is None else found
+
+    def logits(self, features: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """`b x k`; the memory is brought up to date."""
+        state = self.state(features, memory)
+        if state is None:
+            made: Tensor = self.module(features)
+        else:
+            assert self.memory is not None
+            made, memory[self.memory] = self.module(features, state)
+        return made
 
 
 @final

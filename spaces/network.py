@@ -63,6 +63,7 @@ class DynamicNetwork(nn.Module):
         for step in steps:
             step.depth = self.exits
             self.exits += isinstance(step, ExitStep)
+        self.levels = {step.knob: step.levels for step in steps if step.knob is not None and step.levels}
         self.knobs = tuple(dict.fromkeys(step.knob for step in steps if step.knob is not None))
         self._schemes = tuple({s.name for s in step.decisions} for step in steps if isinstance(step, ExitStep))
 

@@ -41,6 +41,7 @@ class Plan:
         self.signature = signature
         self.targets: list[ResourceTarget] = []
         self._blocks: list[nn.Module] = list(backbone.blocks)
+        self._before_stem: list[AbstractStep] = []
         self._first: list[AbstractStep] = []
         self._after: list[list[nn.Module]] = [[] for _ in backbone.blocks]
 
@@ -69,6 +70,10 @@ class Plan:
         self.block(block)
         self._blocks[block] = module
 
+    def insert_before_stem(self, step: AbstractStep) -> None:
+        """Put a step between the normalised input and the stem."""
+        self._before_stem.append(step)
+
     def insert_first(self, step: AbstractStep) -> None:
         """Put a step between the stem and the first block."""
         self._first.append(step)
@@ -91,8 +96,15 @@ class Plan:
             raise ShapeError(f"must be one of the first {end} of {len(self._after)} blocks, but got {block}")
 
     def lower(self, architecture: Architecture) -> DynamicNetwork:
-        """The network: every run of plain blocks becomes one segment, the final head ends the last."""
-        chain = _Chain([Normalize(self.signature), self.backbone.stem])
+        """The network: every run of plain blocks becomes one segment, the final head ends the last.
+
+        Raises:
+            SpecError: if exits of several families do not go together.
+        """
+        chain = _Chain([Normalize(self.signature)])
+        for step in self._before_stem:
+            chain.add(step)
+        chain.add(self.backbone.stem)
         for step in self._first:
             chain.add(step)
         for block, following in zip(self._blocks, self._after, strict=True):

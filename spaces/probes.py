@@ -22,6 +22,7 @@ from torch.nn import functional
 from .architecture import Architecture
 from .backbone import AbstractBackbone, Backbone, Outline, Signature
 from .decisions import decision
+from .exit_step import ExitStep
 from .family import AbstractFamily
 from .gradients import GRADIENTS
 from .gradients.gumbel import Gumbel
@@ -162,38 +163,41 @@ def trained(architecture: Architecture, signature: Signature, *, inputs: int) ->
     return network.eval(), x
 
 
-def simulate(logits: Sequence[Tensor], policy: Policy) -> Tensor:
+def simulate(logits: Sequence[Tensor], policy: Policy, exits: Sequence[ExitStep]) -> Tensor:
     """The exit that each of `b` inputs takes, from everybody's logits `b x c` at every exit."""
-    exits, state = len(logits) - 1, None
-    taken = torch.full((logits[0].shape[0],), exits)
+    last, state = len(logits) - 1, None
+    taken = torch.full((logits[0].shape[0],), last)
     for exit_index, threshold in enumerate(policy.thresholds):
         if threshold is not None:
-            score, state = decision(policy.decision).score(logits[exit_index], state)
-            taken[(score > threshold) & (taken == exits)] = exit_index
+            learned = exits[exit_index].learned_of(policy.decision)
+            score, state = decision(policy.decision).score(logits[exit_index], state, learned)
+            taken[(score > threshold) & (taken == last)] = exit_index
     return taken
 
 
-def policies(logits: Sequence[Tensor], schemes: Sequence[str], *, seed: int) -> Iterator[Policy]:
+@torch.no_grad()
+def policies(logits: Sequence[Tensor], steps: Sequence[ExitStep], schemes: Sequence[str], *, seed: int) -> list[Policy]:
     """The full network, every single exit, and for each scheme thresholds midway between scores, exits switched off."""
     exits, g = len(logits) - 1, np.random.default_rng(seed)
-    yield Policy.never(exits)
-    yield from (Policy.single(exits, k) for k in range(exits))
+    made = [Policy.never(exits), *(Policy.single(exits, k) for k in range(exits))]
     for name in schemes if exits else ():
         for tried in ((True,) * exits, (True,) * exits, tuple(bool(k != seed % exits) for k in range(exits))):
             thresholds: tuple[float | None, ...] = ()
             for k in range(exits):
-                threshold = _midway(logits, Policy(name, (*thresholds, 0.0)), g) if tried[k] else None
+                threshold = _midway(logits, steps, Policy(name, (*thresholds, 0.0)), g) if tried[k] else None
                 thresholds = (*thresholds, threshold)
-            yield Policy(name, thresholds)
+            made.append(Policy(name, thresholds))
+    return made
 
 
-def _midway(logits: Sequence[Tensor], policy: Policy, g: np.random.Generator) -> float:
+def _midway(logits: Sequence[Tensor], steps: Sequence[ExitStep], policy: Policy, g: np.random.Generator) -> float:
     """A threshold for the policy's last exit that lies between two scores of those who get there, if two differ."""
     here, state = len(policy.thresholds) - 1, None
     for k, threshold in enumerate(policy.thresholds):
         if threshold is not None:
-            score, state = decision(policy.decision).score(logits[k], state)
-    scores = score[simulate([*logits[:here], logits[-1]], Policy(policy.decision, policy.thresholds[:here])) == here]
+            score, state = decision(policy.decision).score(logits[k], state, steps[k].learned_of(policy.decision))
+    before = simulate([*logits[:here], logits[-1]], Policy(policy.decision, policy.thresholds[:here]), steps)
+    scores = score[before == here]
     ordered = torch.unique(scores.double())  # sorted
     gaps = (ordered.diff() > _TINY_GAP).nonzero().flatten()
     if len(gaps) == 0:
@@ -228,6 +232,7 @@ def settings(network: DynamicNetwork, x: Tensor, *, seed: int, most: int = 3) ->
     levels = [(knob, -float(gaps.double().median())) for knob, each in margins.items() for gaps in each]
     order = np.random.default_rng(seed).permutation(len(levels))
     tried = [{levels[i][0]: levels[i][1] + 1e-3 * k} for i in order for k in (1, -3)]
+    tried += [{knob: value} for knob, values in network.levels.items() for value in values if value != 0]
     found = [setting for setting in (*tried, {}) if _clear(network, x, setting)]
     assert found, "no setting of the knobs keeps clear of every border"
     return sorted(found, key=lambda setting: not _divides(network, x, setting))[:most]
@@ -265,12 +270,12 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     infos = tuple(part.info for part in network.parts())
     with torch.no_grad():
         run = network.simulate(x, setting=dict(policy.setting))
+        taken = simulate(run.logits, policy, network.exit_steps)
     logits = run.logits
-    taken = simulate(logits, policy)
     answers = torch.stack([logits[exit_index][row] for row, exit_index in enumerate(taken.tolist())])
     trace = counts(infos, policy, taken.numpy(), {name: used.numpy() for name, used in run.usage.items()})
     ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]  # moving rows is no network's work
-    watched = [column for column in ran if infos[column].kind != "decide"]
+    watched = [column for column in ran if infos[column].kind not in ("decide", "mix")]  # these have no weights
     for pieces in ([x], torch.split(x[:8], 1)):
         start = 0
         with hooked(network) as rows:
@@ -287,17 +292,26 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     return taken
 
 
-def check_gradients(logits: Sequence[Tensor], module: nn.Module, *, log_probs: Sequence[Tensor] = ()) -> None:
+def check_gradients(
+    logits: Sequence[Tensor],
+    module: nn.Module,
+    *,
+    log_probs: Sequence[Tensor] = (),
+    scores: Sequence[Tensor] = (),
+) -> None:
     """Every weight has a finite gradient, and something of it arrives.
 
     Args:
         logits: one tensor an exit.
         module: whose weights.
         log_probs: of decisions that were drawn; rewards that differ from input to input stand in for a task's.
+        scores: of schemes that learn.
     """
-    labels = torch.arange(logits[0].shape[0]) % logits[0].shape[1]
-    loss = torch.stack([functional.cross_entropy(x, labels) for x in logits]).sum()
+    labels = torch.arange(len(logits[0])) % logits[0].shape[1] if logits else torch.zeros(0)
+    loss = sum((functional.cross_entropy(x, labels) for x in logits), torch.zeros(()))
     for each in log_probs:
+        loss = loss + (each * torch.linspace(-1, 1, len(each))).sum()
+    for each in scores:
         loss = loss + (each * torch.linspace(-1, 1, len(each))).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     for name, weight in module.named_parameters():

@@ -44,6 +44,12 @@ class Space(AbstractSpec):
         for label, members in (("backbones", self.backbones), ("families", self.families)):
             names = [member.name for member in members]
             require(len(set(names)) == len(names), label, f"must be distinct, but got {names}")
+        exits = [member for member in self.families if member.decisions()]
+        for member in exits[1:]:
+            same = set(member.decisions()) == set(exits[0].decisions())
+            wanted = f"{', '.join(exits[0].decisions())}, those of {exits[0].name}"
+            rule = f"must allow {wanted}: a policy decides by one scheme at all exits"
+            require(same, f"families.{member.name}.decision", rule)
 
     @classmethod
     def from_mapping(cls, mapping: object, path: str = "space") -> Space:
@@ -273,7 +279,10 @@ def build(architecture: Architecture, signature: Signature) -> DynamicNetwork:
             except SpecError as error:
                 raise error.under(path) from None
     recipe_of(architecture)
-    return plan.lower(architecture)
+    try:
+        return plan.lower(architecture)
+    except SpecError as error:
+        raise error.under("architecture.families") from None
 
 
 def recipe_of(architecture: Architecture) -> RecipeChoice:

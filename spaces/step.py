@@ -40,6 +40,8 @@ class Simulation:
         log_probs: `b` for each decision that was drawn from a distribution.
         penalties: scalars to add to the loss.
         memory: what decisions hand on to later ones, `b x s` each.
+        scores: scheme that learns -> `b` for each exit passed, the final head left out; their gradient stays within
+            the scheme's own weights.
     """
 
     features: Tensor
@@ -53,6 +55,7 @@ class Simulation:
     log_probs: list[Tensor] = field(default_factory=list)
     penalties: list[Tensor] = field(default_factory=list)
     memory: dict[str, Tensor] = field(default_factory=dict)
+    scores: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 @final
@@ -127,11 +130,12 @@ class AbstractStep(nn.Module, abc.ABC):
     """One link of the chain.
 
     `depth` is the number of early exits before it, set by the network that it is in; `knob` is the name of the number
-    that shifts its decisions at run time, if there is one.
+    that shifts its decisions at run time, if there is one; `levels` are the values it may have, if not any.
     """
 
     depth: int = 0
     knob: str | None = None
+    levels: tuple[float, ...] = ()
 
     @abc.abstractmethod
     def parts(self, run: Simulation) -> tuple[Part, ...]:

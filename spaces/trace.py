@@ -31,7 +31,8 @@ class PartInfo:
         depth: how many early exits lie before it; an input reaches it unless it left at one of these.
         exit: the exit it belongs to: it runs only if the policy tries that exit.
         decision: it runs only under this decision scheme.
-        choice: the step that chooses between it and others; of the parts of one choice an input runs at most one.
+        choice: the step that chooses between it and others; of the parts of one choice an input runs at most `at_most`.
+        at_most: the same for all parts of a choice.
     """
 
     name: str
@@ -40,6 +41,7 @@ class PartInfo:
     exit: int | None = None
     decision: str | None = None
     choice: str | None = None
+    at_most: int = 1
 
     def active(self, policy: Policy) -> bool:
         """Whether inputs that reach the part run it under this policy."""
@@ -100,21 +102,21 @@ def counts(
 
 
 def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Usage of one input that runs the dearest part of every choice.
+    """Usage of one input that runs the dearest parts of every choice, as many as it may.
 
     Args:
         parts: `p` parts.
         weight: `p`, what each costs.
     """
-    dearest: dict[str, int] = {}
+    options: dict[str, list[int]] = {}
     for column, part in enumerate(parts):
-        if part.choice is not None and weight[column] > weight[dearest.setdefault(part.choice, column)]:
-            dearest[part.choice] = column
-    return {
-        part.name: np.full(1, float(dearest[part.choice] == column))
-        for column, part in enumerate(parts)
-        if part.choice is not None
-    }
+        if part.choice is not None:
+            options.setdefault(part.choice, []).append(column)
+    usage: dict[str, NDArray[np.float64]] = {}
+    for columns in options.values():
+        dearest = sorted(columns, key=lambda column: -weight[column])[: parts[columns[0]].at_most]
+        usage |= {parts[column].name: np.full(1, float(column in dearest)) for column in columns}
+    return usage
 
 
 @final

@@ -63,10 +63,13 @@ EARLY_EXIT_SIZES: tuple[tuple[tuple[int, ...], int, int, str, str, int, int, int
 
 # p = (1/2, 1/4, 1/8, 1/8): largest 1/2; lead 1/4; entropy 1/2 * 1 + 1/4 * 2 + 2 * 1/8 * 3 = 7/4 bits of at most 2.
 PROBABILITIES = (1 / 2, 1 / 4, 1 / 8, 1 / 8)
-SCORES = {"max_prob": 1 / 2, "margin": 1 / 4, "entropy": 1 / 8, "patience": 1.0}
+# Before it is trained, the learned score has the log-odds of the best class (0, as 1/2 is against 1/2) and 0.05 of both
+# entropy and margin. Equal classes: odds of 1 to 3, so 1/4.
+LEARNED_SCORE = 1 / (1 + math.exp(-0.05 * (1 / 8 + 1 / 4)))
+SCORES = {"max_prob": 1 / 2, "margin": 1 / 4, "entropy": 1 / 8, "patience": 1.0, "learned_confidence": LEARNED_SCORE}
 # Four equal classes: nothing is known. One class alone: everything is.
-UNIFORM_SCORES = {"max_prob": 1 / 4, "margin": 0.0, "entropy": 0.0, "patience": 1.0}
-CERTAIN_SCORES = {"max_prob": 1.0, "margin": 1.0, "entropy": 1.0, "patience": 1.0}
+UNIFORM_SCORES = {"max_prob": 1 / 4, "margin": 0.0, "entropy": 0.0, "patience": 1.0, "learned_confidence": 1 / 4}
+CERTAIN_SCORES = {"max_prob": 1.0, "margin": 1.0, "entropy": 1.0, "patience": 1.0, "learned_confidence": 1.0}
 
 # ---- Training objectives. Three exits give the right class probability 1/2, 1/4, 1/8: cross entropies of
 # 1, 2 and 3 times ln 2.

@@ -18,8 +18,6 @@ import ray
 import torch
 
 from dynarch import SearchService, load_spec
-from dynarch.hardware import profile as measuring
-from dynarch.search import profiling
 from dynarch.search.ledger import Ledger
 from dynarch.service import main
 from dynarch.tests.tiny_searches import (
@@ -208,25 +206,6 @@ def test_help_names_every_command(call: Call) -> None:
     code, out, _ = call("--help")
     assert code == 0
     assert {"search", "status", "front", "resume", "cancel", "profile", "ui"} <= set(re.findall(r"[a-z]+", out))
-
-
-def test_a_second_profile_measures_nothing(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        pytest.fail("something was measured again")
-
-    spec = tiny_spec(tmp_path)
-    code, out, _ = call("profile", "--space", spec, "--storage", shared_storage())
-    assert code == 0
-    version = out.strip().splitlines()[-1]
-    assert re.fullmatch(r"table version \w+ for cpu b1 t1 float32 eager", version)
-    monkeypatch.setattr(measuring, "time_rounds", refuse)
-    monkeypatch.setattr(profiling, "observe", refuse)
-    assert call("profile", "--space", spec, "--storage", shared_storage())[1].strip().splitlines()[-1] == version
-
-
-def test_an_unknown_device_is_refused_before_it_is_profiled(call: Call, tmp_path: Path) -> None:
-    refused = call("profile", "--space", tiny_spec(tmp_path), "--device", "gpu", "--storage", shared_storage())
-    assert_refused(refused, r"device\.kind: 'gpu' is not known.*\(known: cpu, .*cuda\)")
 
 
 def test_ui_serves_this_machine_alone(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

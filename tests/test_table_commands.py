@@ -67,7 +67,7 @@ def test_what_is_there_is_shown(laptop: Path) -> None:
         f"{E} cpu made up t1",
         "  2 parts at batch 1, 8, 1 versions",
         "  6 measurements, 0 of them imported, in 2 sessions",
-        "  drift: 1 sessions, 0 entries",
+        "  drift: 1 sessions, 0 entries; processes: 1",
     ]
     details = said("show", E[:6], "--storage", laptop)
     for line in ("cpu_model: made up", "parts of kind exit: 1", "session drifted is rejected, drift 20.0 %, not used"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
@@ -12,7 +12,8 @@ from matplotlib.image import imread
 
 import dynarch as da
 from dynarch.benchmarks.fashion_mnist import read_data
-from dynarch.evaluators.data import digits, from_arrays
+from dynarch.evaluators.data import EMBEDDED as EMBEDDED_DATA
+from dynarch.evaluators.data import from_arrays, from_npz, from_sequences, from_tsv
 from dynarch.spaces.errors import DataError
 
 
@@ -59,18 +60,68 @@ def _pixels(file: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.ascontiguousarray(imread(file)[..., :3].reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2), np.float32)
 
 
-def embedded_digits(folder: Path, count: int, seed: int) -> da.Data:
-    """Digits of 8 x 8 pixels; a third of them is the test set."""
-    whole = digits()
-    order = np.random.default_rng(seed).permutation(len(whole.y))
-    rows, test = order[:count], order[-len(order) // 3 :]
-    return from_arrays(whole.x[rows], whole.y[rows], x_test=whole.x[test], y_test=whole.y[test], name="digits")
+def trec(folder: Path, count: int, seed: int) -> da.Data:
+    """Questions of six kinds; the 500 official test questions."""
+    place = folder / "text"
+    return _some(from_tsv(place / "trec_train.tsv.gz", test=place / "trec_test.tsv.gz", path="--data"), count, seed)
+
+
+def spoken_digits(folder: Path, count: int, seed: int) -> da.Data:
+    """Utterances of ten digits as 40 log-mel bands, four frames in one step; the 300 official test utterances."""
+    file = folder / "sequence" / "fsdd_logmel40.npz"
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            rows = np.split(archive["x"].astype(np.float32), np.cumsum(archive["len"])[:-1])
+            y, test = archive["y"], archive["take"] < 5
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError("--data", f"{file} cannot be read ({error})") from None
+    ours, theirs = np.flatnonzero(~test), np.flatnonzero(test)
+    whole = from_sequences(
+        [rows[row] for row in ours],
+        y[ours],
+        sequences_test=[rows[row] for row in theirs],
+        y_test=y[theirs],
+        stride=4,
+        name="spoken_digits",
+        path="--data",
+    )
+    return _some(whole, count, seed)
+
+
+def radar_clips(folder: Path, count: int, seed: int) -> da.Data:
+    """Range-Doppler clips of six gestures; few, so that they only tell whether something runs."""
+    return from_npz(folder / "sequence" / "mgesture_rd_video32.npz", path="--data")
+
+
+def _some(data: da.Data, count: int, seed: int) -> da.Data:
+    rows = np.random.default_rng(seed).permutation(len(data.y))[:count]
+    return replace(data, x=data.x[rows], y=data.y[rows])
+
+
+def embedded(name: str) -> Callable[[Path, int, int], da.Data]:
+    """A set that needs no file; a third of it is the test set."""
+
+    def load(folder: Path, count: int, seed: int) -> da.Data:
+        whole = EMBEDDED_DATA[name]()
+        order = np.random.default_rng(seed).permutation(len(whole.y))
+        rows, test = order[:count], order[-(len(order) // 3) :]
+        return replace(whole, x=whole.x[rows], y=whole.y[rows], x_test=whole.x[test], y_test=whole.y[test])
+
+    return load
 
 
 _IMAGES: Final = da.Recipe(learning_rate=(0.004,), batch_size=64)
+_STEPS: Final = da.Recipe(learning_rate=(0.003,), batch_size=32)
 # The first of a kind is the one that families of that kind are tried on.
 SOURCES: Final = (
     Source("fashion_mnist", "image", fashion_mnist, _IMAGES, 6),
     Source("cifar10", "image", cifar10, da.Recipe(learning_rate=(0.004,), batch_size=64, flip=True), 8),
+    Source("trec", "text", trec, _STEPS, 8),
+    Source("spoken_digits", "sequence", spoken_digits, _STEPS, 10),
+    Source("radar_clips", "clip", radar_clips, _STEPS, 20),
 )
-EMBEDDED: Final = (Source("digits", "image", embedded_digits, _IMAGES, 3),)
+EMBEDDED: Final = (
+    Source("digits", "image", embedded("digits"), _IMAGES, 3),
+    Source("opinions", "text", embedded("opinions"), _STEPS, 3),
+    Source("drifts", "sequence", embedded("drifts"), _STEPS, 3),
+)

@@ -44,10 +44,14 @@ CHOSEN: Final[tuple[AbstractFamily, ...]] = (
 SIZES: Final[tuple[AbstractBackbone, ...]] = (
     da.Residual(width=(16,), depth=(2,)),
     da.InvertedResidual(width=(16,), expansion=(2,), depth=(2,)),
+    # One chunk, a single call of the cell, is the static network; families that need more get eight.
+    da.Recurrent(width=(64,), cell=("gru",), chunks=(1, 8)),
+    da.FrameRecurrent(chunks=(1, 8)),
 )
 QUICK_SIZES: Final[tuple[AbstractBackbone, ...]] = (
     da.Residual(width=(8,), depth=(2,), stages=2),
     da.InvertedResidual(width=(8,), expansion=(2,), depth=(2,), stages=2),
+    da.Recurrent(width=(8,), cell=("gru",), chunks=(1, 4)),
 )
 
 Spec = TypeVar("Spec", bound=AbstractSpec)

@@ -67,10 +67,10 @@ def _speeds(timed: Sequence[Row]) -> Iterator[str]:
 def beats(gains: Sequence[float]) -> tuple[bool, str]:
     """Whether decisions beat random ones on average over seeds, and how sure that is.
 
-    Sure is a mean of two standard errors above zero.
+    Sure is a mean two standard errors away from zero.
     """
     error = stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-    sure = "" if mean(gains) >= 2 * error else ", within the noise of the seeds"
+    sure = "" if abs(mean(gains)) >= 2 * error else ", within the noise of the seeds"
     return mean(gains) > 0, f"{100 * mean(gains):+.2f} points{sure}"
 
 

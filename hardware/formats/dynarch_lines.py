@@ -54,9 +54,11 @@ def summary(contents: TableContents) -> ForeignTable:
     """The value of each part at each batch and density, by a name that says all three."""
     environment = contents.environment.to_dict()
     kinds = {part.hash: part.kind for part in contents.parts}
-    rounds: dict[tuple[str, int, tuple[int, int]], list[RoundTiming]] = {}
+    processes = {session.session_id: session.process or session.session_id for session in contents.sessions}
+    rounds: dict[tuple[str, int, tuple[int, int]], dict[str, list[RoundTiming]]] = {}
     for row in contents.accepted:
-        rounds.setdefault((row.key_hash, row.batch, row.density), []).append(row.timing)
+        by_process = rounds.setdefault((row.key_hash, row.batch, row.density), {})
+        by_process.setdefault(processes[row.session_id], []).append(row.timing)
     statistic = statistic_of(str(environment.get("kind")))
     entries = {}
     for (key, batch, density), timings in rounds.items():

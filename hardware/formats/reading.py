@@ -192,9 +192,9 @@ class Fields:
             self._wrong(name, "a number above 0" if positive else "a number of at least 0", value)
         return float(value)  # type: ignore[arg-type]
 
-    def flag(self, name: str) -> bool:
-        """True or false."""
-        value = self.take(name)
+    def flag(self, name: str, *, absent: bool | None = None) -> bool:
+        """True or false; a field that may be absent stands for `absent` then."""
+        value = self.take(name) if absent is None else self._left.pop(name, absent)
         if not isinstance(value, bool):
             self._wrong(name, "true or false", value)
         return value

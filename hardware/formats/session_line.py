@@ -8,7 +8,7 @@ from typing import Any
 from ...spaces.errors import SpecError
 from ..table import StoredSession
 from ..timer import Protocol
-from .reading import Fields, is_number, is_whole, shown
+from .reading import Fields, is_number, is_text, is_whole, shown
 
 
 def read_session(line: Fields) -> StoredSession:
@@ -31,6 +31,8 @@ def read_session(line: Fields) -> StoredSession:
         finished=line.flag("finished"),
         forced=line.flag("forced"),
         accepted=line.flag("accepted"),
+        process=_process(line),
+        superseded=line.flag("superseded", absent=False),
     )
     if session.ended_at < session.started_at:
         line.refuse(f"ended_at must not lie before started_at, but is {session.ended_at}")
@@ -40,6 +42,14 @@ def read_session(line: Fields) -> StoredSession:
     if not session.accepted and (session.forced or not session.finished):
         line.refuse("a session that is forced or not finished must be accepted, but is not")
     return session
+
+
+def _process(line: Fields) -> str:
+    """Files of earlier versions do not tell it."""
+    process = line.optional("process")
+    if not (process is None or is_text(process)):
+        line.refuse(f"field 'process' must be text, but is {shown(process)}")
+    return str(process or "")
 
 
 def _protocol(line: Fields) -> dict[str, int | float]:

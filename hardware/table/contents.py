@@ -30,7 +30,9 @@ class StoredSession:
         load: one-minute load average at each check; empty where it is unknown.
         canary_ratio: 1 + the drift that the canaries tell.
         finished, forced: as in `Session`.
-        accepted: whether its measurements count, as the machine that measured decided.
+        accepted: whether its measurements are good, as the machine that measured decided.
+        process: which process measured; empty where it is unknown.
+        superseded: whether the machine is known to have changed since, so that its measurements no longer count.
     """
 
     session_id: str
@@ -44,6 +46,13 @@ class StoredSession:
     finished: bool
     forced: bool
     accepted: bool
+    process: str = ""
+    superseded: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether the table's present state rests on it."""
+        return self.accepted and not self.superseded
 
     def session(self) -> Session:
         """The session that was recorded."""
@@ -56,15 +65,17 @@ class StoredSession:
             load=tuple(self.load),
             finished=self.finished,
             forced=self.forced,
+            process=self.process,
         )
 
     def same_work(self, other: StoredSession) -> bool:
         """Whether both can be states of one session: what is fixed when it begins is equal."""
-        return (self.session_id, self.protocol, self.seed, self.started_at) == (
+        return (self.session_id, self.protocol, self.seed, self.started_at, self.process) == (
             other.session_id,
             other.protocol,
             other.seed,
             other.started_at,
+            other.process,
         )
 
 
@@ -119,7 +130,7 @@ class TableContents:
     @cached_property
     def accepted(self) -> tuple[StoredMeasurement, ...]:
         """The measurements that count."""
-        sessions = {session.session_id for session in self.sessions if session.accepted}
+        sessions = {session.session_id for session in self.sessions if session.counts}
         return tuple(row for row in self.measurements if row.session_id in sessions)
 
     def hashed(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,25 +32,48 @@ class Entry:
 
     Args:
         ms: isolated latency: the best round by the device's statistic, in milliseconds a call.
-        relsd: standard deviation of the rounds over their mean; of a single round, that of its samples.
+        relsd: standard deviation of a round in a process that nobody has seen yet, over the mean; of a single
+            round, that of its samples.
         n_rounds: rounds it rests on.
+        n_processes: processes that made them.
     """
 
     ms: float
     relsd: float
     n_rounds: int
+    n_processes: int = 1
 
     @classmethod
-    def of(cls, rounds: Sequence[RoundTiming], statistic: Statistic = "min") -> Entry:
-        """The value of at least one round."""
-        values = [timing.value_ns(statistic) for timing in rounds]
-        if len(values) > 1:
-            mean = statistics.fmean(values)
-            relsd = statistics.stdev(values) / mean if mean > 0 else 0.0
+    def of(cls, rounds: Mapping[str, Sequence[RoundTiming]], statistic: Statistic = "min") -> Entry:
+        """The value of at least one round, given by the process that made it."""
+        values = [[float(timing.value_ns(statistic)) for timing in each] for each in rounds.values()]
+        every = [value for each in values for value in each]
+        mean = statistics.fmean(every)
+        if len(every) > 1:
+            relsd = math.sqrt(variance(values)) / mean if mean > 0 else 0.0
         else:
-            (only,) = rounds
+            ((only,),) = rounds.values()
             relsd = only.mad_ns / _MAD_OF_SD / only.median_ns if only.median_ns > 0 else 0.0
-        return cls(ms=min(values) / 1e6, relsd=relsd, n_rounds=len(values))
+        return cls(ms=min(every) / 1e6, relsd=relsd, n_rounds=len(every), n_processes=len(values))
+
+
+def variance(groups: Sequence[Sequence[float]]) -> float:
+    """The variance of one more value from one more group, given at least two values in groups.
+
+    The sum of the two components of a one-way random-effects analysis of variance: that within groups, and that
+    of the groups' means, which a pooled variance of few groups takes for smaller than it is. Of a single group,
+    the sample variance.
+    """
+    n, k = sum(map(len, groups)), len(groups)
+    means = [statistics.fmean(each) for each in groups]
+    rest = sum((value - mean) ** 2 for each, mean in zip(groups, means, strict=True) for value in each)
+    within = rest / (n - k) if n > k else 0.0
+    if k == 1:
+        return within
+    grand = sum(map(sum, groups)) / n
+    of_means = sum(len(each) * (mean - grand) ** 2 for each, mean in zip(groups, means, strict=True)) / (k - 1)
+    size = (n - sum(len(each) ** 2 for each in groups) / n) / (k - 1)  # of a group; their mean where all are equal
+    return within + max(0.0, (of_means - within) / size)
 
 
 @final

@@ -16,7 +16,7 @@ from ..profile import Row
 from ..session import Session
 from ..timer import RoundTiming
 from .entities import FULL, Density, Source, Visited
-from .records import AbstractTableRecords, at_density, in_chunks
+from .records import AbstractTableRecords, at_density, counts, in_chunks, process_of
 from .rows import EnvironmentRow, MeasurementRow, PartKeyRow, SessionRow
 
 _Visit = tuple[str, int, int]
@@ -25,36 +25,29 @@ _Visit = tuple[str, int, int]
 class AbstractMeasurementRecords(AbstractTableRecords):
     """The part of the latency table that profiling fills."""
 
-    def missing(
-        self,
-        keys: Sequence[str],
-        environment_id: str,
-        batches: Sequence[int],
-        *,
-        rounds: int,
-        density: Density = FULL,
-    ) -> dict[Visited, int]:
-        """How many of `rounds` rounds each (hash, batch) still lacks; complete ones are left out.
+    def visited(
+        self, keys: Sequence[str], environment_id: str, batches: Sequence[int], *, density: Density = FULL
+    ) -> dict[Visited, dict[str, int]]:
+        """Rounds of each (hash, batch) by the process that measured them; entries without any are left out.
 
-        Rounds of accepted sessions count, those of a session that was killed among them.
+        Rounds of sessions that count, those of one that was killed among them.
         """
 
-        def work(session: Transaction) -> dict[Visited, int]:
-            measured: dict[Visited, int] = {}
+        def work(session: Transaction) -> dict[Visited, dict[str, int]]:
+            measured: dict[Visited, dict[str, int]] = {}
             for some in in_chunks(list(dict.fromkeys(keys))):
                 counted = (
-                    select(MeasurementRow.key_hash, MeasurementRow.batch, func.count())
+                    select(MeasurementRow.key_hash, MeasurementRow.batch, process_of(), func.count())
                     .join(SessionRow, SessionRow.id == MeasurementRow.session_id)
                     .where(MeasurementRow.environment_id == environment_id, MeasurementRow.key_hash.in_(some))
-                    .where(SessionRow.accepted, at_density(density))
-                    .group_by(MeasurementRow.key_hash, MeasurementRow.batch)
+                    .where(MeasurementRow.batch.in_(list(batches)), counts(), at_density(density))
+                    .group_by(MeasurementRow.key_hash, MeasurementRow.batch, process_of())
                 )
-                measured |= {(key, batch): count for key, batch, count in session.execute(counted)}
+                for key, batch, process, count in session.execute(counted):
+                    measured.setdefault((key, batch), {})[process] = count
             return measured
 
-        measured = self.database.read(work)
-        wanted = ((key, batch) for key in keys for batch in batches)
-        return {entry: rounds - found for entry in wanted if (found := measured.get(entry, 0)) < rounds}
+        return self.database.read(work)
 
     def record(
         self,
@@ -114,7 +107,7 @@ class AbstractMeasurementRecords(AbstractTableRecords):
         now = self.now()
         row = transaction.get(SessionRow, session.session_id)
         if row is None:
-            row = SessionRow(id=session.session_id, environment_id=environment_id, started_at=now)
+            row = SessionRow(id=session.session_id, environment_id=environment_id, started_at=now, superseded=False)
             transaction.add(row)
         elif row.environment_id != environment_id:
             raise StoreError(
@@ -130,6 +123,7 @@ class AbstractMeasurementRecords(AbstractTableRecords):
         row.finished = session.finished
         row.forced = session.forced
         row.accepted = session.accepted
+        row.process = session.process
 
     def _keep_keys(self, transaction: Transaction, keys: Sequence[PartKey]) -> None:
         by_hash = {key.hash: key for key in keys}

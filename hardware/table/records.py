@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, case, literal_column
 from sqlalchemy.orm import Session
 
 from ...spaces.errors import StoreError
 from ..database import Database
 from .entities import Density
-from .rows import EnvironmentRow, MeasurementRow
+from .rows import EnvironmentRow, MeasurementRow, SessionRow
 
 Item = TypeVar("Item")
 
@@ -48,6 +48,19 @@ class AbstractTableRecords(ABC):
 def at_density(density: Density) -> ColumnElement[bool]:
     """The measurements at that density."""
     return (MeasurementRow.density_num == density[0]) & (MeasurementRow.density_den == density[1])
+
+
+def counts() -> ColumnElement[bool]:
+    """The sessions whose measurements count now."""
+    return SessionRow.accepted & ~SessionRow.superseded
+
+
+def process_of() -> ColumnElement[str]:
+    """The process of a session; where it is unknown, the session stands for it.
+
+    A literal, as PostgreSQL does not see that two expressions with parameters are the same.
+    """
+    return case((SessionRow.process == literal_column("''"), SessionRow.id), else_=SessionRow.process)
 
 
 def in_chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -66,7 +66,7 @@ class PartKeyRow(TableBase):
 
 @final
 class SessionRow(TableBase):
-    """One stretch of measuring in its latest state; whether it is accepted decides over its measurements."""
+    """One stretch of measuring in its latest state; whether it counts decides over its measurements."""
 
     __tablename__ = "dynarch_session"
 
@@ -82,6 +82,8 @@ class SessionRow(TableBase):
     finished: Mapped[bool]
     forced: Mapped[bool]
     accepted: Mapped[bool]
+    process: Mapped[str]
+    superseded: Mapped[bool]
 
 
 @final

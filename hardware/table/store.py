@@ -12,21 +12,20 @@ from sqlalchemy.orm import Session
 
 from ..database import Component, Database
 from ..device import Environment
+from .changes import AbstractChangeRecords
 from .entities import TableSummary
-from .measurements import AbstractMeasurementRecords
 from .rows import EnvironmentRow, MeasurementRow, PartKeyRow, SessionRow, VersionRow
-from .transfer import AbstractTransferRecords
 
 LATENCY_TABLE: Final = Component(
     name="latency table",
     version_table="dynarch_table_version",
     migrations=Path(__file__).parent.parent / "migrations",
-    head="0001",
+    head="0002",
 )
 
 
 @final
-class LatencyTable(AbstractMeasurementRecords, AbstractTransferRecords):
+class LatencyTable(AbstractChangeRecords):
     """Measurements, frozen versions of them, and corrections, in SQLite or PostgreSQL.
 
     Every method is one transaction. What was measured is never changed and never mixed between environments.

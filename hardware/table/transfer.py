@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
@@ -38,13 +38,16 @@ class AbstractTransferRecords(AbstractVersionRecords):
             if version is not None:
                 which = select(MeasurementRow).where(*self._members(session, environment_id, version))
                 stored = stored.where(SessionRow.id.in_(self._frozen(session, environment_id, version).sessions))
+            sessions = sorted(map(_session, session.scalars(stored)), key=lambda each: each.session_id)
+            if version is not None:  # which was frozen when all of them counted
+                sessions = [replace(each, superseded=False) for each in sessions]
             named = version or self._contents_hash(session, environment_id)
             measurements = sorted(map(_measurement, session.scalars(which)), key=lambda row: row.contents)
             fitted = select(CorrectionRow).filter_by(environment_id=environment_id, version=named)
             return TableContents(
                 environment=environment,
                 version=named,
-                sessions=tuple(sorted(map(_session, session.scalars(stored)), key=lambda each: each.session_id)),
+                sessions=tuple(sessions),
                 parts=_parts(session, sorted({row.key_hash for row in measurements})),
                 measurements=tuple(measurements),
                 corrections=tuple(row.entity() for row in session.scalars(fitted.order_by(CorrectionRow.id))),
@@ -172,6 +175,8 @@ def _session(row: SessionRow) -> StoredSession:
         finished=row.finished,
         forced=row.forced,
         accepted=row.accepted,
+        process=row.process,
+        superseded=row.superseded,
     )
 
 
@@ -199,14 +204,20 @@ def _new_sessions(session: Session, environment_id: str, sessions: Sequence[Stor
                 f"session {each.session_id!r} belongs to environment {row.environment_id!r} here, not to"
                 f" {environment_id!r}; export the table again where it was measured"
             )
-        known = None if row is None else _session(row)
-        if known is not None and known != each and not (known.same_work(each) and known.ended_at != each.ended_at):
+        if row is None:
+            new.append(each)
+            continue
+        known = _session(row)
+        superseded = known.superseded or each.superseded  # which stays so: an older file may not know it yet
+        here, there = replace(known, superseded=superseded), replace(each, superseded=superseded)
+        if here != there and not (here.same_work(there) and here.ended_at != there.ended_at):
             raise StoreError(
                 f"session {each.session_id!r} stands here with other contents; measurements are never changed:"
                 " export the table again where it was measured"
             )
-        if known is None or known.ended_at < each.ended_at:
-            new.append(each)
+        latest = max(here, there, key=lambda state: state.ended_at)
+        if latest != known:
+            new.append(latest)
     return new
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from ...spaces.errors import MissingEntryError, StoreError
@@ -13,7 +13,7 @@ from ..device import Statistic
 from ..timer import RoundTiming
 from .contents import contents_hash
 from .entities import FULL, Density, Entry, StoredCorrection, TableVersion, Visited
-from .records import AbstractTableRecords, at_density, in_chunks
+from .records import AbstractTableRecords, at_density, counts, in_chunks, process_of
 from .rows import CONTENTS, CorrectionRow, MeasurementRow, PartKeyRow, SessionRow, VersionRow
 
 _SHOWN = 5  # missing entries that a message spells out
@@ -43,10 +43,10 @@ class AbstractVersionRecords(AbstractTableRecords):
         def work(session: Session) -> dict[Visited, Entry]:
             which = self._members(session, environment_id, version)
             rows = [
-                row
+                (row, process)
                 for some in in_chunks(names)
-                for row in session.scalars(
-                    select(MeasurementRow)
+                for row, process in session.execute(
+                    _by_process()
                     .where(*which, MeasurementRow.key_hash.in_(some), MeasurementRow.batch.in_(list(batches)))
                     .where(at_density(density))
                 )
@@ -75,7 +75,8 @@ class AbstractVersionRecords(AbstractTableRecords):
 
         def work(session: Session) -> dict[Visited, Entry]:
             which = self._members(session, environment_id, version)
-            return _entries_of(session.scalars(select(MeasurementRow).where(*which, at_density(density))), statistic)
+            rows = session.execute(_by_process().where(*which, at_density(density)))
+            return _entries_of(((row, process) for row, process in rows), statistic)
 
         return self.database.read(work)
 
@@ -167,7 +168,7 @@ class AbstractVersionRecords(AbstractTableRecords):
         row = session.scalars(stored.filter_by(version=version)).one_or_none()
         if row is None:
             parent = session.scalars(stored.order_by(VersionRow.id.desc()).limit(1)).one_or_none()
-            accepted = select(SessionRow.id).filter_by(environment_id=environment_id, accepted=True)
+            counted = select(SessionRow.id).filter_by(environment_id=environment_id).where(counts())
             last = select(func.max(MeasurementRow.id)).filter_by(environment_id=environment_id)
             row = VersionRow(
                 version=version,
@@ -175,7 +176,7 @@ class AbstractVersionRecords(AbstractTableRecords):
                 created_at=self.now(),
                 parent=None if parent is None else parent.version,
                 last_measurement=session.scalars(last).one(),
-                sessions=sorted(session.scalars(accepted)),
+                sessions=sorted(session.scalars(counted)),
             )
             session.add(row)
         return row
@@ -194,8 +195,8 @@ class AbstractVersionRecords(AbstractTableRecords):
     def _members(self, session: Session, environment_id: str, version: str | None) -> tuple[ColumnElement[bool], ...]:
         here = MeasurementRow.environment_id == environment_id
         if version is None:
-            accepted = select(SessionRow.id).filter_by(environment_id=environment_id, accepted=True)
-            return here, MeasurementRow.session_id.in_(accepted)
+            counted = select(SessionRow.id).filter_by(environment_id=environment_id).where(counts())
+            return here, MeasurementRow.session_id.in_(counted)
         frozen = self._frozen(session, environment_id, version)
         pinned = MeasurementRow.id <= frozen.last_measurement
         return here, pinned, MeasurementRow.session_id.in_(frozen.sessions)
@@ -223,8 +224,13 @@ class AbstractVersionRecords(AbstractTableRecords):
         )
 
 
-def _entries_of(rows: Iterable[MeasurementRow], statistic: Statistic) -> dict[Visited, Entry]:
-    rounds: dict[Visited, list[RoundTiming]] = {}
-    for row in rows:
-        rounds.setdefault((row.key_hash, row.batch), []).append(row.timing)
+def _by_process() -> Select[MeasurementRow, str]:
+    joined = select(MeasurementRow, process_of()).join(SessionRow, SessionRow.id == MeasurementRow.session_id)
+    return joined.order_by(MeasurementRow.id)
+
+
+def _entries_of(rows: Iterable[tuple[MeasurementRow, str]], statistic: Statistic) -> dict[Visited, Entry]:
+    rounds: dict[Visited, dict[str, list[RoundTiming]]] = {}
+    for row, process in rows:
+        rounds.setdefault((row.key_hash, row.batch), {}).setdefault(process, []).append(row.timing)
     return {visited: Entry.of(timings, statistic) for visited, timings in rounds.items()}

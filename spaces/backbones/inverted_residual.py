@@ -8,14 +8,15 @@ from typing import ClassVar, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..backbone import AbstractBackbone, AbstractNarrowable, Backbone, Signature
+from ..backbone import AbstractBackbone, AbstractNarrowable, AbstractSelective, Backbone, Signature
+from ..own_kernels import convolve_each, normalise_picked
 from ..scope import Scope
 from ..spec import AbstractSpec, require, require_options
 from .residual import image_channels
 
 
 @final
-class InvertedResidualBlock(AbstractNarrowable):
+class InvertedResidualBlock(AbstractNarrowable, AbstractSelective):
     """Expand, filter each channel, project back; a shortcut where shapes allow; `b x c x h x w`."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int) -> None:
@@ -37,6 +38,15 @@ class InvertedResidualBlock(AbstractNarrowable):
     def narrowed(self, share: float) -> nn.Module:
         """The block with the first `share` of its expanded channels."""
         return _NarrowInvertedResidual(self, max(1, round(share * self.inner)))
+
+    @property
+    def inner_channels(self) -> int:
+        """Expanded channels."""
+        return self.inner
+
+    def selected(self) -> nn.Module:
+        """The block with expanded channels picked for each input."""
+        return _SelectedInvertedResidual(self)
 
 
 @final
@@ -60,10 +70,47 @@ class _NarrowInvertedResidual(nn.Module):
         return x + out if block.residual else out
 
 
+@final
+class _SelectedInvertedResidual(nn.Module):
+    """Picked channels of a block; the statistics behind them are its own."""
+
+    def __init__(self, block: InvertedResidualBlock) -> None:
+        super().__init__()
+        self.expand, self.filter, self.mix = block.expand, block.filter, _convolution(block.project)
+        self.norm = nn.BatchNorm2d(block.channels)
+        self.stride, self.residual = block.stride, block.residual
+
+    def forward(self, x: Tensor, scales: Tensor, picked: Tensor | None) -> Tensor:
+        """Features after the block."""
+        if picked is None:
+            inner = self.filter(self.expand(x)) * scales[:, :, None, None]
+            made = self.norm(self.mix(inner))
+        else:
+            made = convolve_each(x, _first_weight(self.expand)[picked], stride=(1, 1), padding=0)
+            made = functional.relu6(normalise_picked(_norm(self.expand), made, picked))
+            spread, stride = _first_weight(self.filter)[picked], (self.stride, self.stride)
+            made = convolve_each(made, spread, stride=stride, padding=1, groups=picked.shape[1])
+            made = functional.relu6(normalise_picked(_norm(self.filter), made, picked)) * scales[:, :, None, None]
+            mix = self.mix.weight[:, picked].transpose(0, 1)
+            made = self.norm(convolve_each(made, mix, stride=(1, 1), padding=0))
+        out: Tensor = x + made if self.residual else made
+        return out
+
+
 def _first_weight(part: nn.Sequential) -> Tensor:
+    return _convolution(part).weight
+
+
+def _convolution(part: nn.Sequential) -> nn.Conv2d:
     layer = part[0]
     assert isinstance(layer, nn.Conv2d)
-    return layer.weight
+    return layer
+
+
+def _norm(part: nn.Sequential) -> nn.BatchNorm2d:
+    layer = part[1]
+    assert isinstance(layer, nn.BatchNorm2d)
+    return layer
 
 
 @final

@@ -9,14 +9,15 @@ from typing import ClassVar, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..backbone import AbstractBackbone, AbstractNarrowable, Backbone, Signature
+from ..backbone import AbstractBackbone, AbstractNarrowable, AbstractSelective, Backbone, Signature
 from ..errors import ShapeError
+from ..own_kernels import convolve_each, normalise_picked
 from ..scope import Scope
 from ..spec import AbstractSpec, require, require_options
 
 
 @final
-class BasicBlock(AbstractNarrowable):
+class BasicBlock(AbstractNarrowable, AbstractSelective):
     """Two 3 x 3 convolutions beside a shortcut; `b x c x h x w` -> `b x c' x h/s x w/s`."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
@@ -43,6 +44,15 @@ class BasicBlock(AbstractNarrowable):
         """The block with the first `share` of the channels between its convolutions."""
         return _NarrowBasicBlock(self, max(1, round(share * self.conv1.out_channels)))
 
+    @property
+    def inner_channels(self) -> int:
+        """Channels between the convolutions."""
+        return self.conv1.out_channels
+
+    def selected(self) -> nn.Module:
+        """The block with channels between its convolutions picked for each input."""
+        return _SelectedBasicBlock(self)
+
 
 @final
 class _NarrowBasicBlock(nn.Module):
@@ -62,6 +72,27 @@ class _NarrowBasicBlock(nn.Module):
         inner = functional.relu(self.norm1(inner))
         made = self.norm2(functional.conv2d(inner, block.conv2.weight[:, :k], None, 1, 1))
         return functional.relu(made + block.shortcut(x))
+
+
+@final
+class _SelectedBasicBlock(nn.Module):
+    """Picked channels of a block; the statistics behind them are its own."""
+
+    def __init__(self, block: BasicBlock) -> None:
+        super().__init__()
+        self.conv1, self.norm1, self.conv2, self.shortcut = block.conv1, block.norm1, block.conv2, block.shortcut
+        self.norm2 = nn.BatchNorm2d(block.conv2.out_channels)
+
+    def forward(self, x: Tensor, scales: Tensor, picked: Tensor | None) -> Tensor:
+        """Features after the block."""
+        if picked is None:
+            inner = functional.relu(self.norm1(self.conv1(x))) * scales[:, :, None, None]
+            made = self.conv2(inner)
+        else:
+            inner = convolve_each(x, self.conv1.weight[picked], stride=self.conv1.stride, padding=1)
+            inner = functional.relu(normalise_picked(self.norm1, inner, picked)) * scales[:, :, None, None]
+            made = convolve_each(inner, self.conv2.weight[:, picked].transpose(0, 1), stride=(1, 1), padding=1)
+        return functional.relu(self.norm2(made) + self.shortcut(x))
 
 
 @final

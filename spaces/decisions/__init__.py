@@ -3,11 +3,12 @@
 from ..decision import AbstractDecision
 from ..errors import UnknownNameError
 from .entropy import Entropy
+from .learned_confidence import LearnedConfidence
 from .margin import Margin
 from .max_probability import MaxProbability
 from .patience import Patience
 
-DECISIONS: tuple[AbstractDecision, ...] = (MaxProbability(), Entropy(), Margin(), Patience())
+DECISIONS: tuple[AbstractDecision, ...] = (MaxProbability(), Entropy(), Margin(), Patience(), LearnedConfidence())
 
 
 def decision(name: str, path: str = "decision") -> AbstractDecision:
@@ -22,4 +23,4 @@ def decision(name: str, path: str = "decision") -> AbstractDecision:
     raise UnknownNameError(path, name, [member.name for member in DECISIONS])
 
 
-__all__ = ["DECISIONS", "Entropy", "Margin", "MaxProbability", "Patience", "decision"]
+__all__ = ["DECISIONS", "Entropy", "LearnedConfidence", "Margin", "MaxProbability", "Patience", "decision"]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..decision import AbstractDecision
 
@@ -22,7 +22,9 @@ class Entropy(AbstractDecision):
     name: ClassVar[str] = "entropy"
     source: ClassVar[str] = "Teerapittayanon et al., ICPR 2016"
 
-    def score(self, logits: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def score(
+        self, logits: Tensor, state: Tensor | None, learned: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """One minus the normalised entropy of each row."""
         log_p = logits.log_softmax(1)
         return 1 + (log_p.exp() * log_p).sum(1) / math.log(logits.shape[1]), None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..decision import AbstractDecision
 
@@ -21,7 +21,9 @@ class Margin(AbstractDecision):
     name: ClassVar[str] = "margin"
     source: ClassVar[str] = "Park et al., CODES+ISSS 2015"
 
-    def score(self, logits: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def score(
+        self, logits: Tensor, state: Tensor | None, learned: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The lead of each row."""
         best = logits.softmax(1).topk(2, dim=1).values
         return best[:, 0] - best[:, 1], None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..decision import AbstractDecision
 
@@ -21,6 +21,8 @@ class MaxProbability(AbstractDecision):
     name: ClassVar[str] = "max_prob"
     source: ClassVar[str] = "Huang et al., ICLR 2018"
 
-    def score(self, logits: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def score(
+        self, logits: Tensor, state: Tensor | None, learned: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The largest probability of each row."""
         return logits.softmax(1).amax(1), None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..decision import AbstractDecision
 
@@ -25,7 +25,9 @@ class Patience(AbstractDecision):
     source: ClassVar[str] = "Zhou et al., NeurIPS 2020"
     remembers: ClassVar[bool] = True
 
-    def score(self, logits: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def score(
+        self, logits: Tensor, state: Tensor | None, learned: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Run lengths; the state holds the last class and its run length, `b x 2`."""
         predicted = logits.argmax(1).float()  # whatever the logits are: bfloat16 would take class 257 for 256
         run = torch.ones_like(predicted)

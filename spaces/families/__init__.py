@@ -7,6 +7,9 @@ behind them, then what lets inputs out.
 from ..errors import UnknownNameError
 from ..family import AbstractFamily
 from .sample import (
+    BranchRouting,
+    Cascade,
+    ChannelSaliency,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
@@ -20,6 +23,8 @@ from .temporal import CoarseUpdate, Jumping, PaddingSkip, SkipUpdate, TemporalEx
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
     SlimmableWidth,
+    ChannelSaliency,
+    BranchRouting,
     MixtureOfExperts,
     SkipUpdate,
     CoarseUpdate,
@@ -28,6 +33,7 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     DynamicConvolution,
     SqueezeExcitation,
     DynamicRelu,
+    Cascade,
     EarlyExit,
     TemporalExit,
 )
@@ -47,6 +53,9 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 
 __all__ = [
     "FAMILIES",
+    "BranchRouting",
+    "Cascade",
+    "ChannelSaliency",
     "CoarseUpdate",
     "DynamicConvolution",
     "DynamicRelu",

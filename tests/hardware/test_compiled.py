@@ -133,7 +133,7 @@ def small_network() -> DynamicNetwork:
         last = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     steps = [
         SegmentStep(0, first, final=False),
-        ExitStep(0, head, decisions=DECISIONS),
+        ExitStep(0, head, decisions=DECISIONS, classes=3),
         SegmentStep(1, last, final=True),
     ]
     architecture = Architecture.of(backbone={"name": "by hand"}, families={}, training={})

@@ -100,6 +100,8 @@ EDITED: tuple[tuple[int, Edit, str], ...] = (
     (SESSION, setting(checks=[[["relu", 0]]]), "field 'checks' must be a list of checks"),
     (SESSION, setting(checks=[[["relu", 1]], [["conv", 1]]]), "all checks must have the same canaries"),
     (SESSION, setting(load=[-0.5]), "field 'load' must be a list of numbers of at least 0"),
+    (SESSION, setting(process=7), "field 'process' must be text, but is 7"),
+    (SESSION, setting(superseded=0), "field 'superseded' must be true or false, but is 0"),
     (SESSION, setting(protocol=None), "field 'protocol' must map settings to numbers"),
     (SESSION, with_protocol(rounds=0), "protocol.rounds: must be at least 1, but got 0"),
     (SESSION, with_protocol(rounds=1.5), "field 'protocol' must have a whole number for 'rounds', but has 1.5"),
@@ -176,6 +178,11 @@ SPOILED: tuple[tuple[str, Change, str], ...] = (
     ("a pickle", lambda text: b"\x80\x04" + text.encode(), ": pickles are never loaded"),
     ("zipped", lambda text: b"PK\x03\x04" + text.encode(), ": must be plain text"),
     ("all rejected", lambda text: _all_rejected(text), ": there must be a measurement in an accepted session"),
+    (
+        "all superseded",
+        lambda text: changed(text, SESSION, setting(superseded=True)),
+        ": there must be a measurement in an accepted session",
+    ),
     ("an idle part", lambda text: _with_idle_part(text), ": every part must be measured"),
     ("another system's", lambda text: "model_path,HW,latency\nm,1,1\n", ":1: must be JSON"),
 )

@@ -33,7 +33,7 @@ def small_network() -> DynamicNetwork:
         first = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU())
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
         last = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3))
-    early = ExitStep(0, head, decisions=DECISIONS)
+    early = ExitStep(0, head, decisions=DECISIONS, classes=3)
     early.temperature.fill_(0.05)
     steps = [SegmentStep(0, first, final=False), early, SegmentStep(1, last, final=True)]
     architecture = Architecture.of(backbone={"name": "by hand"}, families={}, training={})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 import pytest
 import torch
@@ -14,17 +15,19 @@ from dynarch.hardware.cpu import Cpu
 from dynarch.hardware.device import Environment
 from dynarch.hardware.keys import PartKey, part_key
 from dynarch.hardware.profile import (
+    Due,
     Entry,
+    Keep,
     Measurable,
     ProfileReport,
     Row,
     curve_batches,
     profile,
-    time_network,
 )
 from dynarch.hardware.session import Session
+from dynarch.hardware.stretch import InThisProcess
 from dynarch.hardware.timer import Protocol, Task
-from dynarch.spaces.errors import DataError, SpecError
+from dynarch.spaces.errors import SpecError
 
 MS = 1_000_000
 PROTOCOL = Protocol(rounds=3, warmup_calls=1, warmup_ms=0, min_samples=2, min_ms=0, cap_ms=100)
@@ -42,15 +45,14 @@ class MemoryStore:
     sessions: dict[str, Session] = field(default_factory=dict)
     records: int = 0
 
-    def missing(
-        self, keys: Sequence[str], environment_id: str, batches: Sequence[int], *, rounds: int
-    ) -> Mapping[Entry, int]:
-        have = Counter(
-            (row.key.hash, row.batch)
-            for environment, session, row in self.rows
-            if environment == environment_id and self.sessions[session].accepted
-        )
-        return {(key, batch): max(0, rounds - have[key, batch]) for key in keys for batch in batches}
+    def visited(
+        self, keys: Sequence[str], environment_id: str, batches: Sequence[int]
+    ) -> Mapping[Entry, Mapping[str, int]]:
+        found: dict[Entry, Counter[str]] = {(key, batch): Counter() for key in keys for batch in batches}
+        for environment, session, row in self.rows:
+            if environment == environment_id and self.sessions[session].accepted:
+                found[row.key.hash, row.batch][self.sessions[session].process] += 1
+        return found
 
     def record(self, environment: Environment, session: Session, rows: Sequence[Row]) -> None:
         self.records += 1
@@ -59,6 +61,25 @@ class MemoryStore:
 
     def visits(self) -> Counter[tuple[str, int, int]]:
         return Counter((row.key.hash, row.batch, row.round) for _, _, row in self.rows)
+
+
+class Renamed:
+    """Measures in this process, under a new name each time."""
+
+    def __init__(self, measure: InThisProcess) -> None:
+        self._measure = measure
+        self._names = count()
+
+    def __call__(
+        self, due: Mapping[Entry, Due], *, seed: int, protocol: Protocol, keep: Keep, on_visits: Callable[[int], None]
+    ) -> Session:
+        name = f"process {id(self)} {next(self._names)}"
+
+        def renamed(session: Session, rows: Sequence[Row]) -> None:
+            keep(replace(session, process=name), rows)
+
+        session = self._measure(due, seed=seed, protocol=protocol, keep=renamed, on_visits=on_visits)
+        return replace(session, process=name)
 
 
 class Bench:
@@ -98,17 +119,20 @@ class Bench:
         on_progress: Callable[[int, int], None] | None = None,
         attempts: int = 2,
         device: Cpu | None = None,
+        processes: int = 1,
     ) -> ProfileReport:
+        device = device if device is not None else Cpu()
+        measure = InThisProcess(self.measurables, device, self.clock, {"tick": self.canary})
         return profile(
-            self.measurables,
-            device=device if device is not None else Cpu(),
+            [each.key.hash for each in self.measurables],
+            measure if processes == 1 else Renamed(measure),
+            device=device,
             store=store,
             seed=0,
             batches=batches,
             protocol=PROTOCOL,
-            clock=self.clock,
+            processes=processes,
             on_progress=on_progress,
-            canary_tasks={"tick": self.canary},
             attempts=attempts,
         )
 
@@ -156,6 +180,39 @@ def test_equal_keys_are_measured_once() -> None:
     assert bench.profile(store).visits == 2 * 2 * 3
 
 
+def test_rounds_are_spread_over_processes() -> None:
+    bench, store = Bench(), MemoryStore()
+    progress: list[tuple[int, int]] = []
+    report = bench.profile(store, processes=2, on_progress=lambda done, total: progress.append((done, total)))
+    # Six rounds in all, numbered through, three in each process.
+    assert store.visits() == {(k.hash, b, r): 1 for k in bench.keys for b in (1, 2) for r in range(6)}
+    first, second = report.sessions
+    assert first.process != second.process
+    assert Counter(session for _, session, _ in store.rows) == {first.session_id: 18, second.session_id: 18}
+    assert first.seed != second.seed
+    assert progress == [(i + 1, 36) for i in range(36)]  # one bar over both
+    assert (report.visits, report.complete) == (36, 0)
+    assert bench.profile(store, processes=2).visits == 0
+
+
+@pytest.mark.parametrize("survived", range(1, 36, 5))
+def test_killed_in_any_process_it_resumes_and_measures_nothing_twice(survived: int) -> None:
+    bench, store = Bench(), MemoryStore()
+
+    def stop(done: int, total: int) -> None:
+        if done == survived:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        bench.profile(store, processes=2, on_progress=stop)
+    assert bench.profile(store, processes=2).visits == 36 - survived
+    assert store.visits() == {(k.hash, b, r): 1 for k in bench.keys for b in (1, 2) for r in range(6)}
+    made_by: dict[tuple[str, int], set[str]] = {}
+    for _, session, row in store.rows:
+        made_by.setdefault((row.key.hash, row.batch), set()).add(store.sessions[session].process)
+    assert min(map(len, made_by.values())) >= 2
+
+
 @pytest.mark.parametrize("survived", range(1, 18))
 def test_killed_anywhere_it_resumes_and_measures_nothing_twice(survived: int) -> None:
     bench, store = Bench(), MemoryStore()
@@ -176,8 +233,24 @@ def test_killed_anywhere_it_resumes_and_measures_nothing_twice(survived: int) ->
 
 
 def test_rows_reach_the_store_while_a_long_round_goes_on() -> None:
-    # 100 parts, one batch: after 70 visits of the first round, 64 must be safe without any clean-up.
+    # Parts of 1 to 100 ms, one batch, three calls a visit. Without any clean-up, 64 rows are safe once there are so
+    # many, and one that has waited for a second is safe with the row that comes then.
     bench, store = Bench(100), MemoryStore()
+    safe: list[tuple[int, int, int]] = []
+    bench.profile(store, batches=(1,), on_progress=lambda done, _: safe.append((done, len(store.rows), bench.now)))
+    for index in range(1, 100):
+        done, kept, now = safe[index]
+        waiting = done - kept
+        assert waiting < 64
+        if waiting:
+            assert now - safe[kept][2] < 1000 * MS
+    assert {done - kept for done, kept, _ in safe} > {0, 1, 2}
+
+
+def test_sixty_four_rows_do_not_wait() -> None:
+    bench, store = Bench(100), MemoryStore()
+    for index, measurable in enumerate(bench.measurables):
+        bench.measurables[index] = Measurable(measurable.key, lambda batch: bench.advance(1))
     safe: list[int] = []
     bench.profile(store, batches=(1,), on_progress=lambda done, _: safe.append(len(store.rows)) if done == 70 else None)
     assert safe == [64]
@@ -253,6 +326,8 @@ def test_impossible_requests_are_refused() -> None:
         Bench().profile(MemoryStore(), batches=(0,))
     with pytest.raises(SpecError, match="attempts"):
         Bench().profile(MemoryStore(), attempts=0)
+    with pytest.raises(SpecError, match="processes"):
+        Bench().profile(MemoryStore(), processes=0)
 
 
 def test_real_parts_on_the_real_clock_fill_the_table() -> None:
@@ -264,34 +339,9 @@ def test_real_parts_on_the_real_clock_fill_the_table() -> None:
         example = device.place(torch.zeros(batch, 3, 8, 8))
         return lambda: module(example)
 
-    report = profile([Measurable(key, make)], device=device, store=store, seed=0, batches=(1, 2), protocol=PROTOCOL)
+    measure = InThisProcess([Measurable(key, make)], device)
+    report = profile(
+        [key.hash], measure, device=device, store=store, seed=0, batches=(1, 2), protocol=PROTOCOL, processes=1
+    )
     assert all(row.timing.min_ns > 0 for _, _, row in store.rows)
     assert all(len(session.checks) == 3 for session in report.sessions)
-
-
-def test_time_network_takes_the_fastest_round_of_each_input() -> None:
-    now = 0
-    calls: Counter[int] = Counter()
-
-    def run(index: int) -> None:
-        nonlocal now
-        calls[index] += 1
-        # Input i takes i + 1 ms, and ten times that until it has been run twice.
-        now += (index + 1) * MS * (10 if calls[index] <= 2 else 1)
-
-    times = time_network(run, 4, rounds=3, device=Cpu(), clock=lambda: now, warmup_calls=0)
-    assert times.tolist() == [1.0, 2.0, 3.0, 4.0]
-    assert set(calls.values()) == {3}
-
-
-def test_time_network_interleaves_in_a_new_order_each_round() -> None:
-    order: list[int] = []
-    time_network(order.append, 10, rounds=2, device=Cpu(), seed=1, clock=lambda: len(order), warmup_calls=0)
-    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
-    assert order[:10] != order[10:]
-
-
-def test_time_network_refuses_nothing_to_time() -> None:
-    for n, rounds in ((0, 1), (1, 0)):
-        with pytest.raises(DataError):
-            time_network(lambda index: None, n, rounds=rounds, device=Cpu())

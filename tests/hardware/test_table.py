@@ -17,6 +17,7 @@ from dynarch.hardware.keys import PartKey
 from dynarch.hardware.profile import ProfileStore, Row
 from dynarch.hardware.session import Session
 from dynarch.hardware.table import Entry, LatencyTable, TableVersion
+from dynarch.hardware.table.entities import variance
 from dynarch.hardware.timer import Protocol, RoundTiming
 from dynarch.spaces.errors import MissingEntryError, StoreError
 from dynarch.tests.databases import BACKENDS, fresh_url
@@ -59,7 +60,7 @@ def rows(key: PartKey, batch: int, *min_ns: int, first: int = 0) -> list[Row]:
 def test_it_is_the_store_that_profiling_asks_for(table: LatencyTable) -> None:
     store: ProfileStore = table  # which the type checker verifies
     store.record(QUIET, STEADY, rows(CONV, 1, 5_000_000))
-    assert store.missing([CONV.hash], E, [1, 4], rounds=2) == {(CONV.hash, 1): 1, (CONV.hash, 4): 2}
+    assert store.visited([CONV.hash], E, [1, 4]) == {(CONV.hash, 1): {"steady": 1}}
 
 
 def test_the_value_is_the_best_round(table: LatencyTable) -> None:
@@ -69,6 +70,39 @@ def test_the_value_is_the_best_round(table: LatencyTable) -> None:
         (CONV.hash, 1): Entry(ms=2.0, relsd=1 / 3, n_rounds=3),
         (EXIT.hash, 1): Entry(ms=0.5, relsd=0.0, n_rounds=1),
     }
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        # One process: the sample variance, here (1 + 0 + 1) / 2.
+        ([[1, 2, 3]], 1.0),
+        # Two that agree within and differ by 1: of the means 2 and 3 the variance is 1/2; pooled it would be 1/3.
+        ([[2, 2], [3, 3]], 0.5),
+        # Within (2 + 2) / 2 = 2. The means 2 and 3 differ by less than that explains: 2 * 2 * 0.25 = 1 < 2.
+        ([[1, 3], [2, 4]], 2.0),
+        # Within 2. Means 2 and 12: 2 * 2 * 25 = 100, so (100 - 2) / 2 = 49 between them.
+        ([[1, 3], [11, 13]], 51.0),
+        # A round each: all there is is between.
+        ([[2], [4]], 2.0),
+        # Three rounds and one: within 2 / 2 = 1. Mean 3, of the groups 2 and 6: 3 * 1 + 1 * 9 = 12. The size that
+        # stands for both is 4 - (9 + 1) / 4 = 1.5, so (12 - 1) / 1.5 between.
+        ([[1, 2, 3], [6]], 1 + 22 / 3),
+    ],
+)
+def test_rounds_within_and_between_processes(groups: list[list[float]], expected: float) -> None:
+    assert variance(groups) == pytest.approx(expected)
+
+
+def test_the_disagreement_of_processes_enters_the_deviation(table: LatencyTable) -> None:
+    for name, values in (("1", (2_000_000, 2_000_000)), ("2", (3_000_000, 3_000_000))):
+        table.record(QUIET, Session(f"session {name}", 0, process=name), rows(CONV, 1, *values))
+    table.record(QUIET, Session("session 3", 0, process="1"), rows(CONV, 1, 2_000_000, first=2))
+    assert table.visited([CONV.hash], E, [1]) == {(CONV.hash, 1): {"1": 3, "2": 2}}
+    found = table.entries(E, [CONV.hash], [1])[CONV.hash, 1]
+    # Within 0; mean 12/5; between: 3 * 0.16 + 2 * 0.36 = 1.2, over a size of 5 - 13/5 = 2.4: 1/2.
+    assert (found.ms, found.n_rounds, found.n_processes) == (2.0, 5, 2)
+    assert found.relsd == pytest.approx(math.sqrt(0.5) / 2.4)
 
 
 def test_the_median_stands_where_the_device_says_so(table: LatencyTable) -> None:
@@ -109,9 +143,9 @@ def test_environments_never_mix(table: LatencyTable) -> None:
 def test_a_rejected_session_does_not_count(table: LatencyTable) -> None:
     opened = replace(DRIFTED, finished=False, checks=())
     table.record(QUIET, opened, rows(CONV, 1, 1_000_000, 1_000_000))
-    assert table.missing([CONV.hash], E, [1], rounds=2) == {}  # of a killed session the rows are good
+    assert table.visited([CONV.hash], E, [1]) == {(CONV.hash, 1): {"drifted": 2}}  # of a killed session they are good
     table.record(QUIET, DRIFTED, [])
-    assert table.missing([CONV.hash], E, [1], rounds=2) == {(CONV.hash, 1): 2}
+    assert table.visited([CONV.hash], E, [1]) == {}
     with pytest.raises(MissingEntryError):
         table.entries(E, [CONV.hash], [1])
     with pytest.raises(StoreError, match="no accepted measurements; profile"):
@@ -123,7 +157,7 @@ def test_a_rejected_session_does_not_count(table: LatencyTable) -> None:
 def test_rounds_of_several_sessions_add_up(table: LatencyTable) -> None:
     table.record(QUIET, STEADY, rows(CONV, 1, 2_000_000))
     table.record(QUIET, replace(STEADY, session_id="second"), rows(CONV, 1, 1_000_000, first=1))
-    assert table.missing([CONV.hash], E, [1], rounds=2) == {}
+    assert table.visited([CONV.hash], E, [1]) == {(CONV.hash, 1): {"steady": 1, "second": 1}}
     found = table.entries(E, [CONV.hash], [1])[CONV.hash, 1]
     assert (found.ms, found.n_rounds) == (1.0, 2)
     assert found.relsd == pytest.approx(math.sqrt(0.5) / 1.5)  # 2 and 1 ms: variance 2 * 0.5 ** 2, mean 1.5
@@ -147,7 +181,7 @@ def test_densities_are_kept_apart(table: LatencyTable) -> None:
     table.record(QUIET, STEADY, rows(CONV, 1, 1_000_000), density=(1, 4))
     assert table.entries(E, [CONV.hash], [1])[CONV.hash, 1].ms == 4.0
     assert table.entries(E, [CONV.hash], [1], density=(1, 4))[CONV.hash, 1].ms == 1.0
-    assert table.missing([CONV.hash], E, [1], rounds=1, density=(1, 2)) == {(CONV.hash, 1): 1}
+    assert table.visited([CONV.hash], E, [1], density=(1, 2)) == {}
 
 
 def test_a_frozen_version_stays_as_it_was(table: LatencyTable) -> None:
@@ -250,4 +284,4 @@ def test_many_keys_at_once(table: LatencyTable) -> None:
     table.record(QUIET, STEADY, [row for key in keys for row in rows(key, 1, 1_000_000)])
     names = [key.hash for key in keys]
     assert len(table.entries(E, names, [1])) == 1_100
-    assert table.missing([*names, "new"], E, [1], rounds=1) == {("new", 1): 1}
+    assert table.visited([*names, "new"], E, [1]).keys() == {(name, 1) for name in names}

@@ -301,7 +301,8 @@ def test_a_report_writes_what_waited(
     steps, volumes = zip(*history(search_id, "hypervolume"), strict=True)
     assert steps == (1, 2)
     assert volumes == pytest.approx((0.6875, 0.6875))
-    assert parent.data.metrics.items() >= {"front_points": 1.0, "latency_error": 0.25}.items()
+    assert parent.data.metrics.items() >= {"front_points": 1.0, "latency_error": 0.25, "machine_change": 0.125}.items()
+    assert parent.data.tags["dynarch.drift"] == "true"
     assert outages.records(ledger, problem, search_id).catch_up() == 0
 
 
@@ -340,4 +341,6 @@ def report_of(search_id: str, *, member: int) -> FrontReport:
         hypervolume_history=((1, 0.6875), (2, 0.6875)),
         epochs_spent=6.0,
         seconds=20.0,
+        machine_change=0.125,
+        machine_noise=0.05,
     )

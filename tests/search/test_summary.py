@@ -12,8 +12,10 @@ from dynarch.evaluators.operating import OperatingPoint
 from dynarch.hardware.book import DevicePages, LatencyBook
 from dynarch.hardware.composition import PartCurve
 from dynarch.hardware.correction import IDENTITY
+from dynarch.hardware.drift import Shift
 from dynarch.hardware.inventory import Costs
 from dynarch.search.ledger import Ledger, NewPoint
+from dynarch.search.machine import drift_notes
 from dynarch.search.outcome import Scored
 from dynarch.search.problem import Constraint, Problem
 from dynarch.search.report_rows import FrontReport, ReportRow, wilson
@@ -134,7 +136,7 @@ def report_of(ledger: Ledger, *, problem: Problem | None = None) -> FrontReport:
     finish(ledger, 2, 10.0, (0.55, 1.0), exit_accuracy=(0.45, 0.52))
     ledger.set_hypervolume_reference(ID, (0.0, 10.0))
     examined = Examined(FRONT, frozenset({(1, 0), (2, 0)}), [STATIC], [SINGLE])
-    return build_report(problem or small_problem(), ledger, ID, examined, seconds=90.0, notes=["why"])
+    return build_report(problem or small_problem(), ledger, ID, examined, seconds=90.0, notes=["why"], shifts={})
 
 
 def rows_of(report: FrontReport) -> dict[str, ReportRow]:
@@ -209,14 +211,14 @@ def test_baselines_by_hand(ledger: Ledger) -> None:
 def test_a_static_member_of_the_front_is_listed_once_and_marked(ledger: Ledger) -> None:
     finish(ledger, 0, 1.0, (0.93, 5.0), exit_accuracy=(0.93,))
     examined = Examined({(0, 0): STATIC}, frozenset({(0, 0)}), [STATIC], [])
-    report = build_report(small_problem(), ledger, ID, examined, seconds=1.0, notes=[])
+    report = build_report(small_problem(), ledger, ID, examined, seconds=1.0, notes=[], shifts={})
     assert [(row.label, row.kind, row.front) for row in report.rows] == [("0 static", "static", True)]
 
 
 def test_what_was_not_timed_has_no_measured_latency(ledger: Ledger) -> None:
     finish(ledger, 1, 1.0, (0.86, 3.0), exit_accuracy=(0.6, 0.9))
     examined = Examined({(1, 0): replace(FRONT[1, 0], measured={})}, frozenset(), [], [])
-    report = build_report(small_problem(), ledger, ID, examined, seconds=1.0, notes=[])
+    report = build_report(small_problem(), ledger, ID, examined, seconds=1.0, notes=[], shifts={})
     assert [(row.measured_ms, row.measured_p95_ms) for row in report.rows] == [(None, None)] * 2
     assert report.latency_error is None
 
@@ -228,6 +230,19 @@ def test_the_head_of_a_report(ledger: Ledger) -> None:
     assert report.objectives == (("accuracy", "maximize", "fraction"), ("latency_ms@cpu", "minimize", "ms"))
     # All rows that were timed took 1.1 times what was predicted: |1/1.1 - 1| off.
     assert report.latency_error == pytest.approx(0.1 / 1.1)
+    assert report.machine is None, "nothing is known of it"
+
+
+def test_a_report_tells_a_changed_machine_from_a_wrong_prediction(ledger: Ledger) -> None:
+    finish(ledger, 1, 1.0, (0.86, 3.0), exit_accuracy=(0.6, 0.9))
+    examined = Examined({(1, 0): FRONT[1, 0]}, frozenset(), [], [])
+    shifts = {"cpu": Shift(0.125, 0.05), "other": Shift(-0.25, 0.05), "steady": Shift(0.01, 0.05)}
+    report = build_report(small_problem(), ledger, ID, examined, seconds=1.0, notes=[], shifts=shifts)
+    assert report.machine == shifts["cpu"]
+    assert report.headline.endswith(" on average · the machine ran 12.5 % slower than when the table was measured")
+    notes = drift_notes(shifts)
+    assert [note.partition(":")[0] for note in notes] == ["Drift on cpu", "Drift on other"]
+    assert "25.0 % faster than when the table was measured. Measured latencies differ from predicted" in notes[1]
 
 
 # -- hypervolume ----------------------------------------------------------------------------------------------

@@ -13,8 +13,12 @@ from dynarch.spaces.backbones import BACKBONES, FrameRecurrent, InvertedResidual
 from dynarch.spaces.backbones.testing import BackboneContract
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
+from dynarch.spaces.decisions.testing import DecisionContract
 from dynarch.spaces.families import (
     FAMILIES,
+    BranchRouting,
+    Cascade,
+    ChannelSaliency,
     CoarseUpdate,
     DynamicConvolution,
     DynamicRelu,
@@ -32,9 +36,10 @@ from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
 from dynarch.spaces.gating import Gating
 from dynarch.spaces.gradients import GRADIENTS
+from dynarch.spaces.little import Little
 from dynarch.spaces.probes import SIGNATURES
 from dynarch.spaces.scope import Replay, Suggester
-from dynarch.spaces.testing import DecisionContract, FamilyContract, Params
+from dynarch.spaces.testing import FamilyContract, Params, fits, looked_at_closely
 
 ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 
@@ -42,7 +47,9 @@ ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     LayerSkipping(gating=Gating(gate=tuple(member.name for member in GATES), gradient=ALL_GRADIENTS)),
     SlimmableWidth(gating=Gating(gradient=ALL_GRADIENTS)),
-    MixtureOfExperts(gating=Gating(gradient=ALL_GRADIENTS)),
+    ChannelSaliency(shares=((0.5,), (0.25, 0.6, 1.0))),
+    BranchRouting(gating=Gating(gate=("pooled_linear", "recurrent"), gradient=ALL_GRADIENTS)),
+    MixtureOfExperts(experts=(2, 3), gating=Gating(gradient=ALL_GRADIENTS)),
     SkipUpdate(gating=Gating(gradient=ALL_GRADIENTS)),
     CoarseUpdate(share=(0.5,), gating=Gating(gradient=ALL_GRADIENTS)),
     Jumping(gating=Gating(gradient=ALL_GRADIENTS)),
@@ -50,6 +57,7 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     DynamicConvolution(),
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
+    Cascade(little=Little((Residual(width=(2, 4), depth=(1,), stages=1), InvertedResidual(width=(2,), stages=1)))),
     EarlyExit(heads=("linear", "mlp", "conv")),
     TemporalExit(),
 )
@@ -67,6 +75,16 @@ def test_every_member_has_its_row() -> None:
     for members in (FAMILIES, BACKBONES, DECISIONS):
         names = [member.name for member in members]
         assert len(set(names)) == len(names), "two members share a name"
+
+
+def test_every_backbone_is_looked_at_closely() -> None:
+    """The dear checks leave out pairs, but no backbone and no family."""
+    for backbone in BACKBONE_ROWS:
+        able = [family for family in FAMILY_ROWS if fits(family, backbone)]
+        assert sum(looked_at_closely(family, backbone) for family in able) >= 2, backbone.name
+    for family in FAMILY_ROWS:
+        fit = [backbone for backbone in BACKBONE_ROWS if fits(family, backbone)]
+        assert sum(looked_at_closely(family, backbone) for backbone in fit) == min(2, len(fit)), family.name
 
 
 def fixed_trial(params: Params) -> Suggester:

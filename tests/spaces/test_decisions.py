@@ -25,7 +25,7 @@ def one_hot(classes: list[int], of: int = 4) -> Tensor:
 def test_scores_by_hand(scheme: AbstractDecision) -> None:
     rows = torch.stack([torch.tensor(oracles.PROBABILITIES).log(), torch.full((4,), 7.0), 200 * one_hot([2])[0]])
     expected = [table[scheme.name] for table in (oracles.SCORES, oracles.UNIFORM_SCORES, oracles.CERTAIN_SCORES)]
-    assert scheme.score(rows, None)[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert scheme.score(rows, None, scheme.build(4))[0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_two_classes_and_many() -> None:
@@ -82,10 +82,11 @@ def test_patience_is_the_length_of_the_last_run(answers: list[int]) -> None:
 @pytest.mark.parametrize("scheme", DECISIONS, ids=lambda scheme: scheme.name)
 def test_leaving_needs_more_than_the_threshold(scheme: AbstractDecision) -> None:
     logits = one_hot([1, 1])
-    score = float(scheme.score(logits, None)[0][0])
-    assert judge(scheme, logits[:1], None, score)[0] is False
-    assert judge(scheme, logits[:1], None, score - 1e-3)[0] is True
-    many, _ = judge(scheme, logits, None, score)
+    learned = scheme.build(4)
+    score = scheme.score(logits, None, learned)[0][0].item()
+    assert judge(scheme, logits[:1], None, score, learned)[0] is False
+    assert judge(scheme, logits[:1], None, score - 1e-3, learned)[0] is True
+    many, _ = judge(scheme, logits, None, score, learned)
     assert isinstance(many, Tensor)
     assert many.tolist() == [False, False]
 

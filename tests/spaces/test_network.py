@@ -43,7 +43,7 @@ def scripted(exits: int, *, names: tuple[str, ...] = ("max_prob", "patience")) -
     steps: list[AbstractStep] = []
     for index in range(exits):
         steps.append(SegmentStep(index, nn.Sequential(nn.Identity()), final=False))
-        steps.append(ExitStep(index, Answer(index), decisions=schemes))
+        steps.append(ExitStep(index, Answer(index), decisions=schemes, classes=CLASSES + 1))
     steps.append(SegmentStep(exits, nn.Sequential(Answer(exits)), final=True))
     return DynamicNetwork(EMPTY, Signature((exits + 2,), CLASSES + 1), steps).eval()
 

@@ -1,5 +1,8 @@
 """Sample-wise families: what runs depends on the whole input."""
 
+from .branch_routing import BranchRouting, BranchRoutingChoice
+from .cascade import Cascade, CascadeChoice
+from .channel_saliency import ChannelSaliency, ChannelSaliencyChoice
 from .dynamic_convolution import DynamicConvolution, DynamicConvolutionChoice
 from .dynamic_relu import DynamicRelu, DynamicReluChoice
 from .early_exit import EarlyExit, EarlyExitChoice
@@ -9,6 +12,12 @@ from .slimmable_width import SlimmableWidth, SlimmableWidthChoice
 from .squeeze_excitation import SqueezeExcitation, SqueezeExcitationChoice
 
 __all__ = [
+    "BranchRouting",
+    "BranchRoutingChoice",
+    "Cascade",
+    "CascadeChoice",
+    "ChannelSaliency",
+    "ChannelSaliencyChoice",
     "DynamicConvolution",
     "DynamicConvolutionChoice",
     "DynamicRelu",

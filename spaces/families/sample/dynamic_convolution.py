@@ -9,10 +9,10 @@ from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ...backbone import Outline
 from ...block_family import AbstractBlockChoice, AbstractBlockFamily, channelled
+from ...own_kernels import convolve_each
 from ...plan import Plan
 from ...spec import AbstractSpec, require, require_range
 
@@ -47,6 +47,7 @@ class MixedConvolution(nn.Module):
 
     def __init__(self, like: nn.Conv2d, kernels: int) -> None:
         super().__init__()
+        assert not isinstance(like.padding, str)
         self.stride, self.padding, self.groups = like.stride, like.padding, like.groups
         others = torch.empty(kernels - 1, *like.weight.shape)
         for kernel in others:
@@ -56,13 +57,9 @@ class MixedConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Each input convolved with its own kernel: one grouped convolution over the whole batch."""
-        b, c, h, w = x.shape
         share = (self.attention(x.mean((2, 3))) / TEMPERATURE).softmax(1)  # b x k
-        kernel = (share @ self.weight.flatten(1)).view(-1, *self.weight.shape[2:])  # (b * out) x in/groups x ...
-        made = functional.conv2d(
-            x.reshape(1, b * c, h, w), kernel, None, self.stride, self.padding, groups=b * self.groups
-        )
-        return made.view(b, -1, *made.shape[2:])
+        kernels = (share @ self.weight.flatten(1)).view(-1, *self.weight.shape[1:])  # b x out x in/groups x ...
+        return convolve_each(x, kernels, stride=self.stride, padding=self.padding, groups=self.groups)
 
 
 @final

@@ -193,6 +193,7 @@ class EarlyExit(AbstractFamily):
                 branch_gradient=1 / remaining if equilibrium else 1.0,
                 trunk_gradient=(remaining - 1) / remaining if equilibrium else 1.0,
                 token=seen_token(view, head),
+                classes=plan.outline.classes,
             )
             plan.insert_after(position, step)
 

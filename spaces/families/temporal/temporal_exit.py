@@ -114,7 +114,8 @@ class TemporalExit(AbstractFamily):
         schemes = tuple(member for member in DECISIONS if member.name in choice.decisions)
         for index, block in enumerate(choice.blocks):
             head = nn.Sequential(plan.backbone.head)  # one object an exit, around what they share
-            plan.insert_after(block, ExitStep(index, head, decisions=schemes, token=(cls.name, id(plan.backbone.head))))
+            token, classes = (cls.name, id(plan.backbone.head)), plan.outline.classes
+            plan.insert_after(block, ExitStep(index, head, decisions=schemes, token=token, classes=classes))
 
     @classmethod
     def describe(cls, choice: TemporalExitChoice) -> str:
