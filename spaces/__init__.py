@@ -47,6 +47,7 @@ __all__ = [
     "DynamicRelu",
     "EarlyExit",
     "FrameRecurrent",
+    "FrameSelection",
     "Gating",
     "InvertedResidual",
     "Jumping",

@@ -18,7 +18,7 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
-from .temporal import CoarseUpdate, Jumping, PaddingSkip, SkipUpdate, TemporalExit
+from .temporal import CoarseUpdate, FrameSelection, Jumping, PaddingSkip, SkipUpdate, TemporalExit
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
@@ -29,6 +29,7 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     SkipUpdate,
     CoarseUpdate,
     Jumping,
+    FrameSelection,
     PaddingSkip,
     DynamicConvolution,
     SqueezeExcitation,
@@ -60,6 +61,7 @@ __all__ = [
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",
+    "FrameSelection",
     "Jumping",
     "LayerSkipping",
     "MixtureOfExperts",
