@@ -81,6 +81,19 @@ class AbstractSession(abc.ABC):
         """What `train` returned for the epochs before an interruption."""
 
     @abc.abstractmethod
+    def prepare(self) -> bool:
+        """Do an epoch of what must be done before the next one can be trained, such as training a teacher.
+
+        `train` does what is left of it. Who calls this until it is false can pause in between.
+
+        Returns:
+            Whether there was anything to do.
+
+        Raises:
+            EvaluationFailed: if the candidate cannot go on.
+        """
+
+    @abc.abstractmethod
     def train(self) -> Mapping[str, float]:
         """Train one epoch; numbers to plot, with their `epoch`.
 

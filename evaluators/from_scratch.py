@@ -71,8 +71,17 @@ class ScratchSession(AbstractSession):
         """The losses that the checkpoint holds."""
         return tuple({"epoch": e, "train_loss": loss} for e, loss in enumerate(self._run.train_loss, start=1))
 
+    def prepare(self) -> bool:
+        """Train a teacher for an epoch and save a checkpoint."""
+        if not self._run.prepare():
+            return False
+        self._run.save(self._checkpoint)
+        return True
+
     def train(self) -> Mapping[str, float]:
         """Train one epoch and save a checkpoint."""
+        while self.prepare():
+            pass
         self._run.train_to(self._run.epochs_done + 1)
         self._run.save(self._checkpoint)
         return {"epoch": self._run.epochs_done, "train_loss": self._run.train_loss[-1]}

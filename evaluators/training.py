@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -14,13 +14,15 @@ from torch.nn import functional
 
 from ..spaces.architecture import Architecture
 from ..spaces.backbone import Signature
+from ..spaces.distillation import taught
 from ..spaces.errors import EvaluationFailed
-from ..spaces.exit_objectives import AbstractExitObjective, EqualWeights, exit_objective
+from ..spaces.exit_objectives import AbstractExitObjective, EqualWeights, cross_entropies, exit_objective
 from ..spaces.network import DynamicNetwork
 from ..spaces.normalize import Normalize
 from ..spaces.resource import ResourceTarget
 from ..spaces.space import build, recipe_of
 from ..spaces.step import Simulation
+from ..spaces.teacher import teacher_of
 from .augmentation import augment
 from .confidence import confidence_loss
 from .splits import Part, Splits
@@ -68,6 +70,7 @@ class TrainingRun:
     ) -> None:
         self.device = device or training_device()
         self.recipe = recipe_of(architecture)
+        self.teacher = self._build_teacher(architecture, splits, signature=signature, epochs=epochs, seed=seed)
         self.objective = _objective(architecture)
         self.epochs = epochs
         self.epochs_done = 0
@@ -85,12 +88,37 @@ class TrainingRun:
             self.network.parameters(), self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
         )
 
+    def _build_teacher(
+        self, architecture: Architecture, splits: Splits, *, signature: Signature, epochs: int, seed: int
+    ) -> TrainingRun | None:
+        """The training of the static network that teaches this one, if one does."""
+        static = teacher_of(architecture)
+        if static is None:
+            return None
+        return TrainingRun(static, splits, signature=signature, epochs=epochs, seed=seed, device=self.device)
+
+    def prepare(self) -> bool:
+        """Train the teacher, if there is one, for one of the epochs that it lacks; whether there was one.
+
+        Raises:
+            EvaluationFailed: as `train_to`.
+        """
+        if self.teacher is None or self.teacher.epochs_done == self.teacher.epochs:
+            return False
+        try:
+            self.teacher.train_to(self.teacher.epochs_done + 1)
+        except EvaluationFailed as error:
+            raise EvaluationFailed(f"of its teacher, {error}") from error
+        return True
+
     def train_to(self, epoch: int) -> None:
-        """Train until `epoch` epochs are done.
+        """Train until `epoch` epochs are done; a teacher is trained to its end before the first of them.
 
         Raises:
             EvaluationFailed: if the loss is no longer a finite number, or memory runs out.
         """
+        while self.epochs_done < min(epoch, self.epochs) and self.prepare():
+            pass
         try:
             while self.epochs_done < min(epoch, self.epochs):
                 self._epoch()
@@ -109,14 +137,25 @@ class TrainingRun:
             self._set_rate(self.epochs_done * self._steps + step)
             x = augment(self._train.x[rows], generator, shift=self.recipe.shift, flip=self.recipe.flip)
             progress = (self.epochs_done * self._steps + step) / (self.epochs * self._steps)
-            run = self.network.simulate(x.to(self.device), progress=progress, generator=generator)
-            total += self._step(run, self._train.y[rows].to(self.device), progress) * len(rows)
+            x = x.to(self.device)
+            run = self.network.simulate(x, progress=progress, generator=generator)
+            total += self._step(run, self._train.y[rows].to(self.device), progress, self._taught(x)) * len(rows)
         self.epochs_done += 1
         self.train_loss.append(total / len(order))
 
-    def _step(self, run: Simulation, y: Tensor, progress: float) -> float:
+    def _taught(self, x: Tensor) -> Tensor | None:
+        """What the teacher says of these inputs, `b x c`."""
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            return self.teacher.network.eval().simulate(x).logits[-1]
+
+    def _step(self, run: Simulation, y: Tensor, progress: float, teacher: Tensor | None) -> float:
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self.objective.loss(run.logits, y, label_smoothing=self.recipe.label_smoothing)
+        losses = cross_entropies(run.logits, y, label_smoothing=self.recipe.label_smoothing)
+        if self.recipe.distillation is not None:
+            losses = taught(losses, run.logits, self.recipe.distillation, teacher)
+        loss = self.objective.weigh(losses)
         sets_in = min(1.0, progress / CHARGE_SETS_IN)
         for target, prices in self._charges:
             loss = loss + sets_in * target.loss(run.usage, prices)
@@ -145,20 +184,27 @@ class TrainingRun:
 
     def save(self, file: Path) -> None:
         """Write a checkpoint atomically: a reader sees the old one or the new one, never half of one."""
-        state = {
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(self._state(), partial)
+        partial.replace(file)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "epochs_done": self.epochs_done,
             "train_loss": self.train_loss,
+            "teacher": None if self.teacher is None else self.teacher._state(),
         }
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, partial)
-        partial.replace(file)
 
     def load(self, file: Path) -> None:
         """Continue from a checkpoint of the same architecture; nothing is unpickled but tensors and numbers."""
-        state = torch.load(file, map_location=self.device, weights_only=True)
+        self._restore(torch.load(file, map_location=self.device, weights_only=True))
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        if self.teacher is not None:
+            self.teacher._restore(state["teacher"])
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.epochs_done = int(state["epochs_done"])

@@ -17,6 +17,7 @@ from ..hardware.inventory import Costs
 from ..spaces.architecture import Architecture
 from ..spaces.policy import Policy
 from ..spaces.space import describe
+from ..spaces.teacher import epochs_spent
 from ..spaces.trace import dearest_usage
 from .ledger.entities import Counts, Evaluation, Point, PointKey
 from .ledger.store import Ledger
@@ -192,12 +193,17 @@ def build_report(
         failed=counts.failed,
         hypervolume=history[-1][1] if history else None,
         hypervolume_history=tuple(history),
-        epochs_spent=float(sum(evaluation.epochs_done for evaluation in evaluations.values())),
+        epochs_spent=float(sum(_spent(evaluation, problem) for evaluation in evaluations.values())),
         seconds=seconds,
         notes=tuple(notes),
         machine_change=None if shift is None else shift.change,
         machine_noise=None if shift is None else shift.noise,
     )
+
+
+def _spent(evaluation: Evaluation, problem: Problem) -> int:
+    architecture = Architecture.from_mapping(evaluation.architecture)
+    return epochs_spent(architecture, evaluation.epochs_done, full=problem.budget.epochs)
 
 
 def _tuned(evaluation: Evaluation, exit_index: int) -> float:

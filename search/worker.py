@@ -140,7 +140,8 @@ class Worker:
         ahead = next((rung for rung in (*rungs, full) if rung > session.epochs_done), full)
         target = session.epochs_done if again else ahead
         while session.epochs_done < target:
-            curve.append(session.train())
+            if not session.prepare():
+                curve.append(session.train())
             if self._clock() - started > PAUSE_SECONDS and session.epochs_done < target:
                 return Message(
                     self._number, "training", session.epochs_done, self._clock() - started, curve=tuple(curve)

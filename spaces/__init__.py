@@ -10,6 +10,7 @@ from .families import (
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
+    FrameSelection,
     Jumping,
     LayerSkipping,
     MixtureOfExperts,

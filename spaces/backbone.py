@@ -13,7 +13,7 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .errors import ShapeError
 from .scope import Scope
@@ -186,7 +186,17 @@ def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape:
     return int(2 * x[0] * x[1] * (math.prod(weights) + math.prod(recurrent_weights)))
 
 
-_KERNELS = {torch.ops.aten.mkldnn_rnn_layer: _rnn_flops}  # which torch's own counter leaves at zero
+def _attention_flops(
+    query: Any, key: Any, value: Any, *_: Any, attn_mask: Any = None, scale: Any = None, out_shape: Any = None
+) -> int:
+    """Shapes `b x heads x n x d` -> operations."""
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+_KERNELS: dict[Any, Any] = {  # which torch's own counter leaves at zero
+    torch.ops.aten.mkldnn_rnn_layer: _rnn_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+}
 
 
 @torch.no_grad()

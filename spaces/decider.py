@@ -76,7 +76,7 @@ class Decider(nn.Module):
         if self.unit.memory is None:
             return None
         state = memory.get(self.unit.memory)
-        return self.unit.start(features) if state is None else state
+        return features.new_zeros(features.shape[0], self.unit.size) if state is None else state
 
     def weights(self, logits: Tensor, run: Simulation) -> Tensor:
         """`b x k`, one-hot in value, as the mode of the run asks for it."""

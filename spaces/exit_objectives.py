@@ -28,8 +28,11 @@ class AbstractExitObjective(abc.ABC):
     equilibrium: ClassVar[bool] = False  # whether gradients are rescaled where exits leave the backbone
 
     @abc.abstractmethod
+    def weigh(self, losses: Sequence[Tensor]) -> Tensor:
+        """One scalar of the losses of all exits, the final head last."""
+
     def loss(self, logits: Sequence[Tensor], labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """The loss of a batch.
+        """The loss of a batch, without a teacher.
 
         Args:
             logits: one `b x c` tensor for each exit in depth order, the final head last.
@@ -39,12 +42,12 @@ class AbstractExitObjective(abc.ABC):
         Returns:
             A scalar.
         """
+        return self.weigh(cross_entropies(logits, labels, label_smoothing=label_smoothing))
 
 
-def _weighted(logits: Sequence[Tensor], labels: Tensor, weights: Sequence[float], smoothing: float) -> Tensor:
-    losses = [functional.cross_entropy(x, labels, label_smoothing=smoothing) for x in logits]
-    total = torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
-    return total / sum(weights)
+def cross_entropies(logits: Sequence[Tensor], labels: Tensor, *, label_smoothing: float = 0.0) -> list[Tensor]:
+    """The cross entropy of every exit: scalars."""
+    return [functional.cross_entropy(x, labels, label_smoothing=label_smoothing) for x in logits]
 
 
 @final
@@ -58,9 +61,9 @@ class EqualWeights(AbstractExitObjective):
     name: ClassVar[str] = "equal"
     source: ClassVar[str] = "Huang et al., ICLR 2018"
 
-    def loss(self, logits: Sequence[Tensor], labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """Mean cross entropy over the exits."""
-        return _weighted(logits, labels, [1.0] * len(logits), label_smoothing)
+    def weigh(self, losses: Sequence[Tensor]) -> Tensor:
+        """Their mean."""
+        return torch.stack(list(losses)).mean()
 
 
 @final
@@ -74,9 +77,11 @@ class LinearWeights(AbstractExitObjective):
     name: ClassVar[str] = "linear"
     source: ClassVar[str] = "Zhou et al., NeurIPS 2020"
 
-    def loss(self, logits: Sequence[Tensor], labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """Cross entropy weighted by the number of the exit."""
-        return _weighted(logits, labels, [float(i + 1) for i in range(len(logits))], label_smoothing)
+    def weigh(self, losses: Sequence[Tensor]) -> Tensor:
+        """Their mean, weighted by the number of the exit."""
+        made = torch.stack(list(losses))
+        weights = torch.arange(1, len(losses) + 1, device=made.device)
+        return (weights * made).sum() / weights.sum()
 
 
 @final
@@ -94,42 +99,15 @@ class GradientEquilibrium(AbstractExitObjective):
     source: ClassVar[str] = "Li et al., ICCV 2019"
     equilibrium: ClassVar[bool] = True
 
-    def loss(self, logits: Sequence[Tensor], labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """Sum of cross entropies."""
-        return _weighted(logits, labels, [1.0] * len(logits), label_smoothing) * len(logits)
-
-
-@final
-@dataclass(frozen=True)
-class DistillLast(AbstractExitObjective):
-    """Early exits learn from the labels and from the final head in equal parts.
-
-    Source: Phuong, Lampert, "Distillation-Based Training for Multi-Exit Architectures", ICCV 2019.
-    """
-
-    name: ClassVar[str] = "distillation"
-    source: ClassVar[str] = "Phuong, Lampert, ICCV 2019"
-    share: float = 0.5
-    temperature: float = 3.0
-
-    def loss(self, logits: Sequence[Tensor], labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """Mean over exits of cross entropy and, for early ones, divergence from the final head."""
-        plain = _weighted(logits, labels, [1.0] * len(logits), label_smoothing)
-        if len(logits) == 1:
-            return plain
-        # The teacher gets no gradient from its pupils, or it would be pulled down to them.
-        teacher = functional.log_softmax(logits[-1].detach() / self.temperature, 1)
-        pupils = [functional.log_softmax(x / self.temperature, 1) for x in logits[:-1]]
-        gaps = [functional.kl_div(pupil, teacher, reduction="batchmean", log_target=True) for pupil in pupils]
-        divergence = torch.stack(gaps).sum() * self.temperature**2 / len(logits)
-        return (1 - self.share) * plain + self.share * divergence
+    def weigh(self, losses: Sequence[Tensor]) -> Tensor:
+        """Their sum."""
+        return torch.stack(list(losses)).sum()
 
 
 EXIT_OBJECTIVES: tuple[AbstractExitObjective, ...] = (
     EqualWeights(),
     LinearWeights(),
     GradientEquilibrium(),
-    DistillLast(),
 )
 
 

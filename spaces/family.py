@@ -39,6 +39,10 @@ class AbstractFamily(AbstractSpec):
     def size(self, outline: Outline) -> int:
         """How many different choices `suggest` can make for this backbone, None counted as one; 0: it does not fit."""
 
+    def without_exits(self, outline: Outline) -> int:
+        """How many of these choices, None counted, let no input leave early; by default none or all of them."""
+        return 0 if self.decisions() else self.size(outline)
+
     @abc.abstractmethod
     def cover(self, outline: Outline) -> Iterator[Any]:
         """Choices that together produce every part that any choice can produce; few, for the stopwatch."""

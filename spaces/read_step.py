@@ -127,7 +127,7 @@ class JumpStep(AbstractStep):
             before = None if name is None else run.memory.get(name)
             logits = self.decider.logits(run.features, run.memory, run.setting)
             if name is not None:  # who does not read does not decide, so its gate remembers nothing new
-                old = self.decider.unit.start(run.features) if before is None else before
+                old = run.features.new_zeros(len(read), self.decider.unit.size) if before is None else before
                 run.memory[name] = torch.where(read[:, None] > 0, run.memory[name], old)
             waiting = waiting + read[:, None] * self.decider.weights(logits, run).flip(1)
             run.usage[self.gate_name] = read
@@ -156,6 +156,6 @@ class JumpStep(AbstractStep):
         memory = {} if name is None or state is None else {name: state.index_select(0, rows)}
         picked = decider.logits(features, memory, run.setting).argmax(1)
         if name is not None:
-            whole = decider.unit.start(run.features) if state is None else state
+            whole = run.features.new_zeros(run.features.shape[0], decider.unit.size) if state is None else state
             run.memory[name] = whole.index_copy(0, rows, memory[name])
         return picked

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
+from .distillation import Distillation, DistillationChoice
 from .scope import Scope
 from .spec import AbstractSpec, require, require_options, require_range
 
@@ -21,6 +22,7 @@ class RecipeChoice(AbstractSpec):
         batch_size: inputs in a training step.
         shift: images are moved by up to so many pixels in training.
         flip: images are mirrored at random in training.
+        distillation: who teaches beside the labels, if anybody does.
     """
 
     learning_rate: float
@@ -29,6 +31,7 @@ class RecipeChoice(AbstractSpec):
     batch_size: int
     shift: int
     flip: bool
+    distillation: DistillationChoice | None = None
 
     def check(self) -> None:
         """Positive rate, sane sizes."""
@@ -47,6 +50,7 @@ class Recipe(AbstractSpec):
     Args:
         learning_rate: rates to choose from.
         weight_decay, label_smoothing, batch_size, shift, flip: fixed for the search.
+        distillation: who may teach beside the labels, and how.
     """
 
     name: ClassVar[str] = "training"
@@ -57,6 +61,7 @@ class Recipe(AbstractSpec):
     batch_size: int = 64
     shift: int = 0
     flip: bool = False
+    distillation: Distillation = field(default_factory=Distillation)
 
     def check(self) -> None:
         """As for a choice, for every rate."""
@@ -64,13 +69,27 @@ class Recipe(AbstractSpec):
         for rate in self.learning_rate:
             self._choice(rate)
 
-    def suggest(self, scope: Scope) -> RecipeChoice:
-        """Ask for the learning rate."""
-        return self._choice(scope.categorical("learning_rate", self.learning_rate))
+    def suggest(self, scope: Scope, *, exits: bool) -> RecipeChoice:
+        """Ask for the learning rate, then who teaches.
 
-    def size(self) -> int:
-        """How many recipes there are."""
-        return len(self.learning_rate)
+        Args:
+            scope: to ask.
+            exits: whether the network has early exits, which its final head could teach.
+        """
+        rate = scope.categorical("learning_rate", self.learning_rate)
+        return self._choice(rate, self.distillation.suggest(scope / "distillation", exits=exits))
 
-    def _choice(self, rate: float) -> RecipeChoice:
-        return RecipeChoice(rate, self.weight_decay, self.label_smoothing, self.batch_size, self.shift, self.flip)
+    def size(self, *, exits: bool) -> int:
+        """How many recipes there are for networks with, or without, early exits."""
+        return len(self.learning_rate) * self.distillation.size(exits=exits)
+
+    def _choice(self, rate: float, distillation: DistillationChoice | None = None) -> RecipeChoice:
+        return RecipeChoice(
+            rate,
+            self.weight_decay,
+            self.label_smoothing,
+            self.batch_size,
+            self.shift,
+            self.flip,
+            distillation,
+        )

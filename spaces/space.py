@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
@@ -110,13 +110,14 @@ class Space(AbstractSpec):
         backbone, choice = self._suggest_backbone(scope, signature)
         shapes = backbone_outline(backbone.name, choice, signature)
         families = self._suggest_families(scope, shapes)
-        recipe = self.training.suggest(scope / Recipe.name)
+        exits = any(families.get(member.name) is not None and member.decisions() for member in self.families)
+        recipe = self.training.suggest(scope / Recipe.name, exits=exits)
         return _architecture(backbone.name, choice, families, recipe)
 
     def sample_static(self, scope: Scope, signature: Signature) -> Architecture:
         """A static network: the questions about backbone and recipe, none about families."""
         backbone, choice = self._suggest_backbone(scope, signature)
-        return _architecture(backbone.name, choice, {}, self.training.suggest(scope / Recipe.name))
+        return _architecture(backbone.name, choice, {}, self.training.suggest(scope / Recipe.name, exits=False))
 
     def _suggest_backbone(self, scope: Scope, signature: Signature) -> tuple[AbstractBackbone, Any]:
         members = self.fitted(signature).backbones
@@ -150,7 +151,12 @@ class Space(AbstractSpec):
 
     def size(self, signature: Signature) -> int:
         """How many architectures there are, computed, not counted."""
-        return sum(self._family_size(shapes) * self.training.size() for _, _, shapes in self.outlines(signature))
+        total = 0
+        for _, _, shapes in self.outlines(signature):
+            silent = self._combined(shapes, [member.without_exits(shapes) for member in self.families])
+            every = self._combined(shapes, [member.size(shapes) for member in self.families])
+            total += silent * self.training.size(exits=False) + (every - silent) * self.training.size(exits=True)
+        return total
 
     def enumerate(self, signature: Signature) -> Iterator[tuple[dict[str, Scalar], Architecture]]:
         """Every architecture once, with the answers that make it."""
@@ -164,7 +170,7 @@ class Space(AbstractSpec):
 
     def baselines(self, signature: Signature) -> Iterator[Architecture]:
         """The smallest and the largest static network of every backbone, with the first recipe."""
-        recipe = self.training.suggest(Scope(_First()))
+        recipe = self.training.suggest(Scope(_First()), exits=False)
         for backbone in self.fitted(signature).backbones:
             for choice in dict.fromkeys(backbone.extremes()):
                 yield _architecture(backbone.name, choice, {}, recipe)
@@ -212,9 +218,12 @@ class Space(AbstractSpec):
         order = [kind.name for kind in FAMILIES]
         return sorted(self.families, key=lambda member: order.index(member.name))
 
-    def _family_size(self, shapes: Outline) -> int:
-        free = (member.size(shapes) for member in self.families if not member.rewrites_blocks)
-        return math.prod(free) * (1 + sum(member.size(shapes) for member in self.rivals(shapes)))
+    def _combined(self, shapes: Outline, sizes: Sequence[int]) -> int:
+        """Combinations of choices, so many of each family: one of each that is free, of rivals at most one."""
+        rivals = {member.name for member in self.rivals(shapes)}
+        sized = list(zip(self.families, sizes, strict=True))
+        free = math.prod(size for member, size in sized if not member.rewrites_blocks)
+        return free * (1 + sum(size for member, size in sized if member.name in rivals))
 
 
 @final

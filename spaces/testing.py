@@ -152,6 +152,8 @@ class FamilyContract:
     def test_size_is_the_number_of_choices(self, family: AbstractFamily, small: tuple[Any, Outline]) -> None:
         made = [choice for _, choice in enumerate_points(lambda scope: family.suggest(scope, small[1]))]
         assert len(made) == len(set(made)) == family.size(small[1])
+        silent = made.count(None) if family.decisions() else len(made)
+        assert family.without_exits(small[1]) == silent
         assert not (family.rewrites_blocks and None in made), "the space asks whether a rival is there at all"
 
     def test_cover_holds_exactly_the_parts_of_all_choices(

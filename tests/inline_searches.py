@@ -153,6 +153,9 @@ class TabularSession(AbstractSession):
     def history(self) -> tuple[Mapping[str, float], ...]:
         return tuple({"epoch": epoch, "train_loss": 1 / epoch} for epoch in range(1, self.epochs_done + 1))
 
+    def prepare(self) -> bool:
+        return False
+
     def train(self) -> Mapping[str, float]:
         epoch = self.epochs_done + 1
         self._table.mishap(self._number, epoch)

@@ -43,8 +43,8 @@ PLAIN_POINTS = 4
 EARLY_EXIT_SIZES: tuple[tuple[tuple[int, ...], int, int, str, str, int, int, int], ...] = (
     # 3 + 1 blocks leave 3 places: none 1; one 3 * 2 heads; two 3 pairs * 4 heads: 1 + 6 + 12, objectives 1.
     ((2, 2), 0, 2, "free", "block", 2, 1, 19),
-    # The same with 4 objectives, which only networks with exits have: 1 + 4 * 6 + 4 * 12.
-    ((2, 2), 0, 2, "free", "block", 2, 4, 73),
+    # The same with 3 objectives, which only networks with exits have: 1 + 3 * 6 + 3 * 12.
+    ((2, 2), 0, 2, "free", "block", 2, 3, 55),
     # At least one exit: the static network falls out.
     ((2, 2), 1, 2, "free", "block", 2, 1, 18),
     # Stage ends only: one place (the last stage ends in the final head): 1 + 1 * 2 heads.
@@ -54,7 +54,7 @@ EARLY_EXIT_SIZES: tuple[tuple[tuple[int, ...], int, int, str, str, int, int, int
     # Three wanted at least, two places there: exactly both of them, 2**2 heads.
     ((1, 1, 1), 3, 5, "free", "block", 2, 1, 4),
     # One block leaves no place at all: the static network alone.
-    ((1,), 0, 3, "free", "block", 3, 4, 1),
+    ((1,), 0, 3, "free", "block", 3, 3, 1),
     # 5 places, exactly 2 exits, one head, 3 objectives: 10 pairs * 3.
     ((2, 2, 2), 2, 2, "free", "block", 1, 3, 30),
 )
@@ -81,8 +81,10 @@ EQUILIBRIUM_LOSS = 6 * math.log(2)  # the plain sum
 SMOOTHED_LOSS = 1.5 * math.log(2)
 # Distillation at temperature 3 between logits 3 ln(1/4), 3 ln(3/4) (softened: 1/4, 3/4; sharp: 1/28, 27/28) and a
 # final head of 0, 0 (1/2, 1/2), right class the second. Divergence of the pupil from the teacher:
-# 1/2 ln(1/2 : 1/4) + 1/2 ln(1/2 : 3/4) = 1/2 ln(4/3), times 3**2; both terms are means over two exits, half each.
-DISTILLATION_LOSS = 0.5 * (math.log(28 / 27) + math.log(2)) / 2 + 0.5 * (9 * math.log(4 / 3) / 2) / 2
+# 1/2 ln(1/2 : 1/4) + 1/2 ln(1/2 : 3/4) = 1/2 ln(4/3), times 3**2; the pupil has half of each, the final head its cross
+# entropy alone, ln 2.
+PUPIL_LOSS = 0.5 * math.log(28 / 27) + 0.5 * 9 * math.log(4 / 3) / 2
+FINAL_LOSS = math.log(2)
 
 # ---- Gradient equilibrium (Li et al., ICCV 2019). A chain of three scalar blocks w = 2, 3, 5 on x = 1 with exits of
 # weights a = 7, 11 after the first two and a final head of 13; the loss is the sum of the three outputs. At exit i of

@@ -187,7 +187,9 @@ def test_every_network_is_timed_on_every_batch_in_every_round(batch: int) -> Non
     signature = Signature((1, 8, 8), 3)
     scope = Scope(Chance(np.random.default_rng(0)))
     backbone = {"name": "residual", "width": 2, "depths": [1]}
-    architecture = Architecture.of(backbone=backbone, families={}, training=Recipe().suggest(scope).to_mapping())
+    architecture = Architecture.of(
+        backbone=backbone, families={}, training=Recipe().suggest(scope, exits=False).to_mapping()
+    )
     x = torch.rand(12, 1, 8, 8)
     seen: dict[str, list[Tensor]] = {"a": [], "b": []}
     networks = {label: RoutedNetwork(build(architecture, signature), Policy.never(0)) for label in seen}

@@ -4,10 +4,21 @@ from ..backbone import AbstractBackbone
 from ..errors import UnknownNameError
 from .frame_recurrent import FrameRecurrent
 from .inverted_residual import InvertedResidual
+from .multi_scale_dense import MultiScaleDense
 from .recurrent import Recurrent
 from .residual import Residual
+from .text_transformer import TextTransformer
+from .vision_transformer import VisionTransformer
 
-BACKBONES: tuple[type[AbstractBackbone], ...] = (Residual, InvertedResidual, Recurrent, FrameRecurrent)
+BACKBONES: tuple[type[AbstractBackbone], ...] = (
+    Residual,
+    InvertedResidual,
+    MultiScaleDense,
+    VisionTransformer,
+    Recurrent,
+    FrameRecurrent,
+    TextTransformer,
+)
 
 
 def backbone_type(name: str, path: str = "backbone") -> type[AbstractBackbone]:
@@ -22,4 +33,14 @@ def backbone_type(name: str, path: str = "backbone") -> type[AbstractBackbone]:
     raise UnknownNameError(path, name, [member.name for member in BACKBONES])
 
 
-__all__ = ["BACKBONES", "FrameRecurrent", "InvertedResidual", "Recurrent", "Residual", "backbone_type"]
+__all__ = [
+    "BACKBONES",
+    "FrameRecurrent",
+    "InvertedResidual",
+    "MultiScaleDense",
+    "Recurrent",
+    "Residual",
+    "TextTransformer",
+    "VisionTransformer",
+    "backbone_type",
+]

@@ -9,7 +9,16 @@ import optuna
 import pytest
 
 from dynarch.spaces.backbone import AbstractBackbone, Signature
-from dynarch.spaces.backbones import BACKBONES, FrameRecurrent, InvertedResidual, Recurrent, Residual
+from dynarch.spaces.backbones import (
+    BACKBONES,
+    FrameRecurrent,
+    InvertedResidual,
+    MultiScaleDense,
+    Recurrent,
+    Residual,
+    TextTransformer,
+    VisionTransformer,
+)
 from dynarch.spaces.backbones.testing import BackboneContract
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
@@ -66,8 +75,13 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     Residual(width=(4, 6), depth=(1, 2), stages=2),
     InvertedResidual(width=(4, 6), expansion=(1, 3), depth=(1, 2), stages=2),
+    MultiScaleDense(growth=(2, 4), depth=(1, 2), stages=2),
+    VisionTransformer(
+        patch=(2, 3), width=(8, 12), depth=(1, 2), heads=(2, 4), expansion=(1, 2), query=("mean", "class")
+    ),
     Recurrent(width=(4, 6), chunks=(1, 2, 4)),
     FrameRecurrent(width=(2, 3), state=(4, 6), chunks=(1, 2, 3)),
+    TextTransformer(width=(8, 12), depth=(1, 2), heads=(2, 4), expansion=(1, 2), query=("mean", "class")),
 )
 
 

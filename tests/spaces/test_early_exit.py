@@ -30,7 +30,7 @@ from dynarch.spaces.space import Space, build
 from dynarch.tests import oracles
 
 HEADS = ("linear", "mlp", "conv")
-TRAINING = ("equal", "linear", "gradient_equilibrium", "distillation")
+TRAINING = ("equal", "linear", "gradient_equilibrium")
 
 
 def outline_of(stages: tuple[int, ...], macs: tuple[int, ...] | None = None) -> Outline:
@@ -241,7 +241,7 @@ GOOD = {"positions": [0, 2], "heads": ["linear", "mlp"], "objective": "equal", "
         ({"positions": [0, "x"]}, "positions.1", "but got 'x'"),
         ({"heads": ["linear"]}, "heads", "one head an exit, but got 1 for 2 exits"),
         ({"heads": ["linear", "mpl"]}, "heads.1", "did you mean 'mlp'"),
-        ({"objective": "distilation"}, "objective", "did you mean 'distillation'"),
+        ({"objective": "equl"}, "objective", "did you mean 'equal'"),
         ({"decisions": []}, "decisions", "at least one option"),
         ({"decisions": ["margin", "max_pro"]}, "decisions.1", "did you mean 'max_prob'"),
     ],

@@ -80,6 +80,10 @@ class Cascade(AbstractFamily):
         """Small networks, and none."""
         return 1 + self.little.size(outline)
 
+    def without_exits(self, outline: Outline) -> int:
+        """One: none."""
+        return 1
+
     def cover(self, outline: Outline) -> Iterator[CascadeChoice]:
         """Every small network."""
         for little in self.little.cover(outline):

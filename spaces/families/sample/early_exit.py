@@ -91,7 +91,7 @@ class EarlyExit(AbstractFamily):
     granularity: str = "block"
     decision: tuple[str, ...] = tuple(member.name for member in DECISIONS)
     heads: tuple[str, ...] = ("linear", "mlp")
-    training: tuple[str, ...] = ("equal", "linear", "gradient_equilibrium", "distillation")
+    training: tuple[str, ...] = ("equal", "linear", "gradient_equilibrium")
 
     def check(self) -> None:
         """Known options, a possible range of exits."""
@@ -128,6 +128,10 @@ class EarlyExit(AbstractFamily):
             (math.comb(len(places), k) if free else 1) * (heads**k * len(self.training) if k else 1)
             for k in range(low, high + 1)
         )
+
+    def without_exits(self, outline: Outline) -> int:
+        """One, where no exit at all is admitted."""
+        return int(self._places(outline)[1] == 0)
 
     def cover(self, outline: Outline) -> Iterator[EarlyExitChoice]:
         """Every pair of neighbouring exits once (so every segment between them), and every head at every place."""
@@ -199,7 +203,7 @@ class EarlyExit(AbstractFamily):
 
     @classmethod
     def describe(cls, choice: EarlyExitChoice) -> str:
-        """Such as `exits 1,3 linear+mlp distillation`."""
+        """Such as `exits 1,3 linear+mlp equal`."""
         heads = choice.heads[0] if len(set(choice.heads)) == 1 else "+".join(choice.heads)
         return f"exits {','.join(map(str, choice.positions))} {heads} {choice.objective}"
 
