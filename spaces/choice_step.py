@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from .decider import information, load_balance
 from .gate import GateUnit
 from .gradient import AbstractGradient, one_hot, uniform
 from .step import AbstractStep, Routing, Simulation
@@ -48,6 +49,8 @@ class ChoiceStep(AbstractStep):
         balance: factor of the loss that keeps all branches in use.
         explore: share of the inputs that take a branch at random when training begins; it falls to 0 at half of it.
             Without it a branch that no input picks would never learn anything, and so never be picked.
+        informed: factor of the reward for decisions that tell inputs apart. Without it a resource target is met by
+            gates that are always open and others that are always shut: a smaller network, and a static one.
     """
 
     works: Tensor
@@ -63,6 +66,7 @@ class ChoiceStep(AbstractStep):
         place: float,
         balance: float = 0.0,
         explore: float = 0.0,
+        informed: float = 0.0,
     ) -> None:
         super().__init__()
         self.index = index
@@ -77,6 +81,7 @@ class ChoiceStep(AbstractStep):
         self.place = place
         self.balance = balance
         self.explore = explore
+        self.informed = informed
         self.gate_name = f"gate.{index}"
         self.branch_names = tuple(f"branch.{index}.{j}" for j in range(len(branches)))
         self.move_names = tuple(f"move.{index}.{j}" for j in range(len(branches)))
@@ -148,6 +153,8 @@ class ChoiceStep(AbstractStep):
         draw = self.gradient.draw(logits, progress=progress, place=self.place, generator=run.generator)
         if self.balance:
             run.penalties.append(self.balance * load_balance(draw.weights.detach(), logits.softmax(1)))
+        if self.informed:
+            run.penalties.append(-self.informed * information(logits))
         if draw.log_prob is not None:
             run.log_probs.append(draw.log_prob)
             return draw.weights
@@ -199,18 +206,6 @@ class ChoiceStep(AbstractStep):
         memory = {} if state is None or self.unit.memory is None else {self.unit.memory: state}
         picked = self._pick(self.logits(features, memory, {}))
         return picked if isinstance(picked, int) else [(picked == j).nonzero() for j in range(len(self.idle))]
-
-
-def load_balance(weights: Tensor, probabilities: Tensor) -> Tensor:
-    """1 where all branches are picked equally often, up to `k` where one takes all.
-
-    Args:
-        weights: `b x k`, one-hot.
-        probabilities: `b x k`.
-
-    Source: Fedus, Zoph, Shazeer, "Switch Transformers", JMLR 2022.
-    """
-    return weights.shape[1] * (weights.mean(0) * probabilities.mean(0)).sum()
 
 
 @final

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 from ...backbone import AbstractChunk, Outline
 from ...block_family import AbstractBlockChoice, AbstractGatedFamily
 from ...decider import Decider
-from ...gated import EXPLORE, OPENING, put_gates
+from ...gated import EXPLORE, INFORMED, OPENING, put_gates
 from ...gating import GatingChoice
 from ...plan import Plan
 from ...read_step import JumpStep
@@ -98,6 +98,7 @@ class Jumping(AbstractGatedFamily):
                     knob=cls.name,
                     place=(index + 1) / len(choice.blocks),
                     explore=EXPLORE,
+                    informed=INFORMED,
                 )
             step = JumpStep(index, chunk, choice.reach, decider)
             plan.replace(block, step)

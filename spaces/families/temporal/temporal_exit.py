@@ -91,6 +91,10 @@ class TemporalExit(AbstractFamily):
         """Placements x objectives, and none."""
         return 1 + len(self._options(outline)) * len(self.training)
 
+    def without_exits(self, outline: Outline) -> int:
+        """One: none."""
+        return 1
+
     def cover(self, outline: Outline) -> Iterator[TemporalExitChoice]:
         """Every placement; objectives do not change what runs."""
         for blocks in self._options(outline).values():
