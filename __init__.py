@@ -23,8 +23,10 @@ from .spaces import (
     DynamicRelu,
     EarlyExit,
     FrameRecurrent,
+    FrameSelection,
     Gating,
     InvertedResidual,
+    Jumping,
     LayerSkipping,
     MixtureOfExperts,
     PaddingSkip,
@@ -38,6 +40,7 @@ from .spaces import (
     SlimmableWidth,
     Space,
     SqueezeExcitation,
+    TemporalExit,
     build,
 )
 from .spaces.errors import DynarchError
@@ -64,9 +67,11 @@ __all__ = [
     "DynarchError",
     "EarlyExit",
     "FrameRecurrent",
+    "FrameSelection",
     "FrontPoint",
     "Gating",
     "InvertedResidual",
+    "Jumping",
     "LayerSkipping",
     "MixtureOfExperts",
     "PaddingSkip",
@@ -85,6 +90,7 @@ __all__ = [
     "SplitSpec",
     "SqueezeExcitation",
     "Strategy",
+    "TemporalExit",
     "build",
     "load_spec",
 ]

@@ -10,12 +10,15 @@ from .families import (
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
+    FrameSelection,
+    Jumping,
     LayerSkipping,
     MixtureOfExperts,
     PaddingSkip,
     SkipUpdate,
     SlimmableWidth,
     SqueezeExcitation,
+    TemporalExit,
 )
 from .family import AbstractFamily
 from .gates import GATES
@@ -45,8 +48,10 @@ __all__ = [
     "DynamicRelu",
     "EarlyExit",
     "FrameRecurrent",
+    "FrameSelection",
     "Gating",
     "InvertedResidual",
+    "Jumping",
     "LayerSkipping",
     "MixtureOfExperts",
     "PaddingSkip",
@@ -63,6 +68,7 @@ __all__ = [
     "SlimmableWidth",
     "Space",
     "SqueezeExcitation",
+    "TemporalExit",
     "build",
     "describe",
 ]

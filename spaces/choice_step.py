@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from .decider import information, load_balance
 from .gate import GateUnit
 from .gradient import AbstractGradient, one_hot, uniform
 from .step import AbstractStep, Routing, Simulation
@@ -205,34 +206,6 @@ class ChoiceStep(AbstractStep):
         memory = {} if state is None or self.unit.memory is None else {self.unit.memory: state}
         picked = self._pick(self.logits(features, memory, {}))
         return picked if isinstance(picked, int) else [(picked == j).nonzero() for j in range(len(self.idle))]
-
-
-def load_balance(weights: Tensor, probabilities: Tensor) -> Tensor:
-    """1 where all branches are picked equally often, up to `k` where one takes all.
-
-    Args:
-        weights: `b x k`, one-hot.
-        probabilities: `b x k`.
-
-    Source: Fedus, Zoph, Shazeer, "Switch Transformers", JMLR 2022.
-    """
-    return weights.shape[1] * (weights.mean(0) * probabilities.mean(0)).sum()
-
-
-def information(logits: Tensor) -> Tensor:
-    """Nats that a decision tells of its input: 0 if all inputs of a batch are treated alike, at most `log k`.
-
-    The entropy of the mean decision less the mean entropy of decisions.
-
-    Args:
-        logits: `b x k`.
-
-    Source: Krause, Perona, Gomes, "Discriminative Clustering by Regularized Information Maximization", NIPS 2010. That
-        gates must be made to depend on the input is known from Bejnordi, Blankevoort, Welling, "Batch-Shaping for
-        Learning Conditional Channel Gated Networks", ICLR 2020, which does it in another way.
-    """
-    mean, each = logits.softmax(1).mean(0), logits.log_softmax(1)
-    return (each.exp() * each).sum(1).mean() - (mean * mean.clamp_min(1e-9).log()).sum()
 
 
 @final

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from .choice_step import load_balance
+from .decider import load_balance
 from .gate import GateUnit
 from .gradient import AbstractGradient, one_hot, uniform
 from .step import AbstractStep, Routing, Simulation

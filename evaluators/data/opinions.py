@@ -24,7 +24,7 @@ from ...spaces.errors import DataError
 from .data import Data
 from .texts import from_texts
 
-TEXTS = 3000
+TEXTS = 6000
 NEGATED = 0.4
 WRONG = 0.05  # share of labels that are turned around
 BAYES_ACCURACY = 1 - WRONG

@@ -18,7 +18,7 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
-from .temporal import CoarseUpdate, PaddingSkip, SkipUpdate
+from .temporal import CoarseUpdate, FrameSelection, Jumping, PaddingSkip, SkipUpdate, TemporalExit
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
@@ -28,12 +28,15 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     MixtureOfExperts,
     SkipUpdate,
     CoarseUpdate,
+    Jumping,
+    FrameSelection,
     PaddingSkip,
     DynamicConvolution,
     SqueezeExcitation,
     DynamicRelu,
     Cascade,
     EarlyExit,
+    TemporalExit,
 )
 
 
@@ -58,11 +61,14 @@ __all__ = [
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",
+    "FrameSelection",
+    "Jumping",
     "LayerSkipping",
     "MixtureOfExperts",
     "PaddingSkip",
     "SkipUpdate",
     "SlimmableWidth",
     "SqueezeExcitation",
+    "TemporalExit",
     "family_type",
 ]

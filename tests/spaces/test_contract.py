@@ -32,12 +32,15 @@ from dynarch.spaces.families import (
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
+    FrameSelection,
+    Jumping,
     LayerSkipping,
     MixtureOfExperts,
     PaddingSkip,
     SkipUpdate,
     SlimmableWidth,
     SqueezeExcitation,
+    TemporalExit,
 )
 from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
@@ -59,12 +62,15 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     MixtureOfExperts(experts=(2, 3), gating=Gating(gradient=ALL_GRADIENTS)),
     SkipUpdate(gating=Gating(gradient=ALL_GRADIENTS)),
     CoarseUpdate(share=(0.5,), gating=Gating(gradient=ALL_GRADIENTS)),
+    Jumping(gating=Gating(gradient=ALL_GRADIENTS)),
+    FrameSelection(keep=((0.25, 0.5, 1.0),), hidden=(4,)),
     PaddingSkip(),
     DynamicConvolution(),
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
     Cascade(little=Little((Residual(width=(2, 4), depth=(1,), stages=1), InvertedResidual(width=(2,), stages=1)))),
     EarlyExit(heads=("linear", "mlp", "conv")),
+    TemporalExit(),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     Residual(width=(4, 6), depth=(1, 2), stages=2),
