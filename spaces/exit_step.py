@@ -24,7 +24,7 @@ def judge(
     """Who leaves: one value for a single input (a join of host and device), `n` booleans for more."""
     score, state = decision.score(logits, state, learned)
     if logits.shape[0] == 1:
-        return bool(score.item() > threshold), state
+        return bool(score.detach().item() > threshold), state
     return score > threshold, state
 
 

@@ -34,7 +34,10 @@ def test_an_exit_answers_as_if_the_input_ended_there() -> None:
     TemporalExit.apply(TemporalExitChoice((0, 1), "equal"), plan)
     made = plan.lower(Architecture.of(backbone={}, families={}, training={})).eval()
     assert made.exits == 2
-    assert sum(weight.numel() for weight in made.parameters()) == sum(weight.numel() for weight in plain.parameters())
+    scores = sum(weight.numel() for step in made.exit_steps for weight in step.learned.parameters())
+    assert scores == 2 * (3 + SEQUENCE.classes)  # the heads are the final one, their learned scores are their own
+    own = sum(weight.numel() for weight in made.parameters()) - scores
+    assert own == sum(weight.numel() for weight in plain.parameters())
     x = inputs(4)
     with torch.no_grad():
         logits = made(x)
