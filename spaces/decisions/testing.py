@@ -75,7 +75,7 @@ class DecisionContract:
     def test_one_input_is_judged_like_many(
         self, decision: AbstractDecision, learned: nn.Module | None, scored: Scored, exits: list[Tensor]
     ) -> None:
-        threshold = float(scored(exits[0], None)[0].median()) + 1e-3
+        threshold = float(scored(exits[0], None)[0].detach().median()) + 1e-3
         many, _ = judge(decision, exits[0], None, threshold, learned)
         assert isinstance(many, Tensor)
         alone = [judge(decision, row, None, threshold, learned)[0] for row in torch.split(exits[0], 1)]
