@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..spaces.errors import MissingEntryError
 from ..spaces.policy import Policy
-from ..spaces.trace import counts, dearest_usage
+from ..spaces.trace import counts, dearest_usage, present
 from .composition import LatencyDistribution, PartCurve, compose
 from .correction import Correction
 from .inventory import Costs
@@ -89,6 +89,7 @@ class DevicePages:
             correction=self.correction,
             seed=seed,
             worst=worst,
+            present=present(costs.parts, exit_taken) if self.batch > 1 else None,
         )
 
     def part_ms(self, costs: Costs) -> NDArray[np.float64]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
 
 import numpy as np
 import torch
@@ -13,17 +14,31 @@ from torch import Tensor, nn
 
 from ..spaces.network import DynamicNetwork
 from ..spaces.policy import Policy
-from ..spaces.trace import COMPACT, counts
+from ..spaces.signature import random_inputs
 from .book import DevicePages
 from .correction import Observation
 from .device import AbstractDevice
-from .inventory import Costs, batched, costs_of
+from .inventory import costs_of
 from .streams import Run, Streams
 from .timer import Clock
 
 ROUNDS: Final = 6
 CALLS: Final = 12  # of each path in a round: a stream of calls that differ, as in use
 _NEVER_REACHED: Final = 1e30  # scores of all decision schemes are far below
+
+
+@final
+@dataclass(frozen=True)
+class Way:
+    """A way of a batch through a network.
+
+    Args:
+        policy: when to leave.
+        exit_taken: where each input of the batch leaves (`b`).
+    """
+
+    policy: Policy
+    exit_taken: NDArray[np.int64]
 
 
 def paths(network: DynamicNetwork, *, batch: int = 1) -> tuple[tuple[Policy, int], ...]:
@@ -38,6 +53,28 @@ def paths(network: DynamicNetwork, *, batch: int = 1) -> tuple[tuple[Policy, int
         scheme = network.exit_steps[0].decisions[0].name
         found.append((Policy(scheme, (_NEVER_REACHED,) * exits), exits))
     return tuple(found)
+
+
+def ways_of(network: DynamicNetwork, x: Tensor) -> tuple[Way, ...]:
+    """All `paths`, and for a batch `b x ...` one on which half of those who reach an exit leave there."""
+    alike = [Way(policy, np.full(len(x), end)) for policy, end in paths(network, batch=len(x))]
+    return (*alike, halving(network, x)) if network.exits and len(x) > 1 else tuple(alike)
+
+
+@torch.no_grad()
+def halving(network: DynamicNetwork, x: Tensor) -> Way:
+    """Thresholds at the medians of the scores, so that the batch `b x ...` is compacted at every exit."""
+    step = network.exit_steps[0]
+    scheme, logits = step.decisions[0], network(x)
+    taken, thresholds = np.full(len(x), network.exits), []
+    state = None
+    for index, each in enumerate(network.exit_steps):
+        score, state = scheme.score(logits[index], state, each.learned_of(scheme.name))
+        inside = taken == network.exits
+        reached = score.double().numpy()[inside]
+        thresholds.append(float(np.median(reached)) if len(reached) else 0.0)
+        taken[inside] = np.where(reached > thresholds[-1], index, network.exits)
+    return Way(Policy(scheme.name, tuple(thresholds)), taken)
 
 
 def observe(
@@ -67,12 +104,12 @@ def observe(
     expected: list[list[tuple[float, float, float]]] = []
     taken, runs = [], []
     for number, network in enumerate(networks):
-        example = batched((network.parts()[0].inputs[0],), device.batch)[0]
-        ways = paths(network, batch=device.batch)
+        example = _example(network, device.batch, seed)
+        ways = ways_of(network, example)
         expected.append([_expected(network, example, way, pages, seed) for way in ways])
         order = np.random.default_rng([seed, number]).permutation(np.repeat(np.arange(len(ways)), calls))
         taken.append(order)
-        runs.append(_bind(device.prepare(network), device.place(example), [ways[path][0] for path in order]))
+        runs.append(_bind(device.prepare(network), device.place(example), [ways[path].policy for path in order]))
     streams = Streams(runs, [len(order) for order in taken], device=device, seed=seed, clock=clock)
     fastest = streams.fastest(rounds)
     return [
@@ -82,22 +119,22 @@ def observe(
     ]
 
 
+def _example(network: DynamicNetwork, batch: int, seed: int) -> Tensor:
+    """One ordinary input, or a batch of inputs that differ, so that some may leave before others."""
+    if batch == 1:
+        return network.parts()[0].inputs[0]
+    return random_inputs(network.signature, batch, torch.Generator().manual_seed(seed))
+
+
 def _expected(
-    network: DynamicNetwork, x: Tensor, way: tuple[Policy, int], pages: DevicePages, seed: int
+    network: DynamicNetwork, x: Tensor, way: Way, pages: DevicePages, seed: int
 ) -> tuple[float, float, float]:
-    """Sum of the parts on a path, how many they are, and the sum's relative deviation."""
-    policy, exit_index = way
-    costs = costs_of(network)
-    with torch.no_grad():  # gates decide by the input, so what ran is read off the very one that is timed
-        usage = {part: used.numpy() for part, used in network.simulate(x, setting=dict(policy.setting)).usage.items()}
-    found = pages.predict(costs, policy, np.full(len(x), exit_index), seed=seed, usage=usage)
-    return found.mean_ms * len(x), _calls(costs, policy, exit_index, usage), found.relsd
-
-
-def _calls(costs: Costs, policy: Policy, exit_index: int, usage: Mapping[str, NDArray[np.floating[Any]]]) -> float:
-    """How many parts run on a path where nothing is compacted, for inputs that are all alike."""
-    row = counts(costs.parts, policy, np.array([exit_index]), {part: used[:1] for part, used in usage.items()})[0]
-    return float(sum(row[index] for index, part in enumerate(costs.parts) if part.kind != COMPACT))
+    """Sum of the parts on a way, how many run, and the sum's relative deviation."""
+    setting = dict(way.policy.setting)
+    with torch.no_grad():  # gates decide by the input, so what ran is read off the very ones that are timed
+        usage = {part: used.numpy() for part, used in network.simulate(x, setting=setting).usage.items()}
+    found = pages.predict(costs_of(network), way.policy, way.exit_taken, seed=seed, usage=usage)
+    return found.mean_ms * len(x), found.calls, found.relsd
 
 
 def _bind(network: nn.Module, x: Tensor, order: Sequence[Policy]) -> Run:

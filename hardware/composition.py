@@ -143,6 +143,7 @@ class LatencyDistribution:
         correction_id: the correction that was applied.
         steps: shares of the time on each step of the ladder that was used, the surest first.
         relsd: relative standard deviation of the mean from parts that were not measured as they ran.
+        calls: parts that run, in the mean over batches.
     """
 
     batch: int
@@ -159,6 +160,7 @@ class LatencyDistribution:
     correction_id: str
     steps: tuple[tuple[How, float], ...] = ()
     relsd: float = 0.0
+    calls: float = 0.0
 
     def summary(self) -> dict[str, float]:
         """The numbers without the samples."""
@@ -174,6 +176,7 @@ def compose(
     correction: Correction,
     seed: int,
     worst: NDArray[np.float64] | None = None,
+    present: NDArray[np.float64] | None = None,
     repeats: int = 32,
 ) -> LatencyDistribution:
     """The latency distribution of a traced network.
@@ -190,18 +193,20 @@ def compose(
         correction: of this device.
         seed: shuffling of the batches; without effect at batch 1.
         worst: `p` counts on the longest reachable path; the largest observed value stands in if absent.
+        present: `n x p`: who is there when a part may move rows, 0 for parts that move none. Rows are moved only
+            where some of those who are there move, and not all; None: whenever some do.
         repeats: how often the whole trace is shuffled into batches.
 
     Raises:
         DataError: if shapes do not match, or counts are negative or not finite, or there are none.
         MissingEntryError: if a part would run at a batch size outside its measured range.
     """
-    _check(counts, curves, batch, worst)
+    _check(counts, curves, batch, worst, present)
     if batch == 1:
         groups = np.arange(len(counts))[:, None]
     else:
         groups = _shuffled_batches(len(counts), batch, repeats, np.random.default_rng(seed))
-    completion, spent = _completion_ms(counts, groups, curves, correction)
+    completion, spent, calls = _completion_ms(counts, groups, curves, correction, present)
     per_sample = completion / batch
     observed = float(per_sample.max())
     worst_ms = observed
@@ -227,16 +232,21 @@ def compose(
         correction_id=correction.correction_id,
         steps=_steps(spent),
         relsd=relsd,
+        calls=calls,
     )
 
 
-def _check(counts: Floats, curves: Sequence[PartCurve], batch: int, worst: Floats | None) -> None:
+def _check(
+    counts: Floats, curves: Sequence[PartCurve], batch: int, worst: Floats | None, present: Floats | None
+) -> None:
     if batch < 1:
         raise DataError("batch", f"must be at least 1, but got {batch}")
     if counts.ndim != 2 or counts.shape[1] != len(curves) or len(counts) == 0:
         raise DataError("counts", f"must be n x {len(curves)} with n >= 1, but got shape {counts.shape}")
     if worst is not None and worst.shape != (len(curves),):
         raise DataError("worst", f"must have {len(curves)} counts, but got shape {worst.shape}")
+    if present is not None and present.shape != counts.shape:
+        raise DataError("present", f"must have the shape of counts, {counts.shape}, but got {present.shape}")
     for name, values in (("counts", counts), ("worst", worst)):
         if values is not None and not (np.isfinite(values).all() and (values >= 0).all()):
             raise DataError(name, "every count must be finite and at least 0; check the trace")
@@ -254,9 +264,13 @@ def _shuffled_batches(n: int, batch: int, repeats: int, rng: np.random.Generator
 
 
 def _completion_ms(
-    counts: Floats, groups: NDArray[np.int64], curves: Sequence[PartCurve], correction: Correction
-) -> tuple[Floats, list[_Spent]]:
-    """When each of `m` groups (`m x batch` numbers of inputs) is done: `m` milliseconds, and what each part took."""
+    counts: Floats,
+    groups: NDArray[np.int64],
+    curves: Sequence[PartCurve],
+    correction: Correction,
+    present: Floats | None = None,
+) -> tuple[Floats, list[_Spent], float]:
+    """When each of `m` groups (`m x batch` numbers of inputs) is done: `m` milliseconds; what each part took; calls."""
     sums, calls = np.zeros(len(groups)), np.zeros(len(groups))
     spent: list[_Spent] = []
     for part, curve in enumerate(curves):
@@ -264,9 +278,11 @@ def _completion_ms(
         spent.append([])
         for repetition in range(math.ceil(column.max(initial=0.0))):
             alive = np.clip(column - repetition, 0.0, 1.0).sum(axis=1)  # m
+            if present is not None and present[:, part].any():
+                alive = np.where(alive < present[:, part][groups].sum(axis=1), alive, 0.0)
             sums += _costs(curve, alive, spent[-1])
             calls += alive > 0
-    return correction.apply_all(sums, calls), spent
+    return correction.apply_all(sums, calls), spent, float(calls.mean())
 
 
 def _costs(curve: PartCurve, alive: Floats, spent: _Spent) -> Floats:

@@ -101,6 +101,15 @@ def counts(
     return result
 
 
+def present(parts: tuple[PartInfo, ...], exit_taken: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Who is there when rows may be moved: `n x p`; 0 for parts that move nothing.
+
+    Rows are gathered only where some of those who are there move and some do not.
+    """
+    there = [exit_taken >= part.depth if part.kind == COMPACT else np.zeros(len(exit_taken)) for part in parts]
+    return np.stack(there, axis=1).astype(np.float64)
+
+
 def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Usage of one input that runs the dearest parts of every choice, as many as it may.
 

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynarch.benchmarks.heldout.networks import Net, each_part, operations
-from dynarch.benchmarks.heldout.rounds import LARGE, Dynamic, Half, Member
+from dynarch.benchmarks.heldout.rounds import LARGE, Dynamic, Half, Member, example
 from dynarch.hardware.book import DevicePages
+from dynarch.hardware.calibration import ways_of
 from dynarch.hardware.composition import LatencyDistribution, PartCurve
-from dynarch.hardware.correction import Correction, Observation, fit
+from dynarch.hardware.correction import IDENTITY, Correction, Observation, fit
 from dynarch.hardware.estimate import Estimate
 from dynarch.hardware.interval import MIN_RELSD, NORMAL_SCALE, network_relsd
 from dynarch.hardware.keys import PartKey
@@ -84,14 +85,16 @@ def entry(half: Half, key: str, batch: int) -> Entry:
 
 
 def corrected(table: Table, members: Sequence[Member], *, batch: int = 1) -> Correction:
-    """Fitted on every path of some networks that was measured in the half of the table."""
+    """Fitted on every way of some networks that was measured in the half of the table."""
     found = []
     for number, (name, net) in enumerate(members):
-        for path in range(len(net.paths)):
+        for path, way in enumerate(ways_of(net.network, example(net, batch))):
             measured = table.half.ms.get(f"{name}/{path}/{batch}")
             if measured is not None:
-                total, calls, relsd = table.path(net, path, batch)
-                found.append(Observation(total, calls, measured, relsd, number))
+                curves = {key.hash: _curve(table.half, key.hash, batch) for key in net.keys}
+                pages = DevicePages(batch, "half", "half", IDENTITY, curves)
+                told = pages.predict(net.costs, way.policy, way.exit_taken, seed=0)
+                found.append(Observation(told.mean_ms * batch, told.calls, measured, told.relsd, number))
     return fit(found)
 
 

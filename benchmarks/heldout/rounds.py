@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 import dynarch as da
 from dynarch.benchmarks.heldout.networks import Net, Sets, divided, draw, each_part, inputs, operations
-from dynarch.hardware.calibration import CALLS
+from dynarch.hardware.calibration import CALLS, ways_of
 from dynarch.hardware.device import content_id
-from dynarch.hardware.inventory import batched
 from dynarch.hardware.measurables import measurable
 from dynarch.hardware.profile import curve_batches, time_network
 from dynarch.hardware.session import canaries, check_canaries
@@ -97,8 +96,13 @@ class Study:
 
     @property
     def calibration(self) -> list[Member]:
-        """Networks that corrections and lines are fitted on; every second one is run at batch 32 too."""
+        """Networks that corrections and lines are fitted on."""
         return [(f"net/calibration/{number}", net) for number, net in enumerate(self.sets.calibration)]
+
+    @property
+    def fitted_large(self) -> list[Member]:
+        """Of these, the ones that are run at the large batch too, where inputs leave before others."""
+        return self.calibration[::3]
 
     @property
     def test(self) -> list[Member]:
@@ -176,7 +180,7 @@ def measure(settings: Settings, folder: Path, *, most: int | None = None) -> Rou
 
 def kept_file(folder: Path, settings: Settings, process: int) -> Path:
     """Where the rounds of a process are kept: other settings have other files, other numbers of processes the same."""
-    named = {**asdict(settings), "processes": 0, "threads": 1, "version": 2}
+    named = {**asdict(settings), "processes": 0, "threads": 1, "version": 3}
     return folder / f"rounds-{content_id(named)}-{process}.npz"
 
 
@@ -237,11 +241,10 @@ def tasks_of(study: Study) -> dict[str, Task | Lazy]:
     """Everything that is timed by repeating one call: `part/KEY/BATCH`, `op/NAME`."""
     sets, device = study.sets, da.Cpu()
     tasks: dict[str, Task | Lazy] = {}
-    large = sets.calibration[::2]
+    large = [net for _, net in study.fitted_large]
     for nets, batches in (
         (sets.all, (1,)),
-        (large, (LARGE,)),
-        ([each.net for each in study.dynamic[LARGE]], curve_batches(LARGE)),
+        ([*large, *(each.net for each in study.dynamic[LARGE])], curve_batches(LARGE)),
     ):
         for key, part in each_part(nets):
             make = measurable(key, part, device).make
@@ -258,8 +261,8 @@ def timed_of(study: Study) -> dict[str, Pass]:
     found: dict[str, Pass] = {}
     for name, batch, net in streamed(study):
         device = da.Cpu(batch=batch)
-        x = device.place(batched((net.parts[0].inputs[0],), batch)[0])
-        prepared, policies = device.prepare(net.network), [net.paths[path][0] for path in stream(name, net, batch)]
+        x, ways = device.place(example(net, batch)), ways_of(net.network, example(net, batch))
+        prepared, policies = device.prepare(net.network), [ways[path].policy for path in stream(name, net, batch)]
         found[f"{name}/{batch}"] = _passes(prepared, policies, [x] * len(policies), device)
     for batch, members in study.dynamic.items():
         device = da.Cpu(batch=batch)
@@ -270,15 +273,20 @@ def timed_of(study: Study) -> dict[str, Pass]:
 
 
 def streamed(study: Study) -> Iterator[tuple[str, int, Net]]:
-    """Every network once, and every second one that corrections are fitted on at the large batch too."""
+    """Every network once, and some that corrections are fitted on at the large batch too."""
     everybody = {**dict(study.calibration), **dict(study.test), **dict(study.residual)}
     yield from ((name, 1, net) for name, net in everybody.items())
-    yield from ((name, LARGE, net) for name, net in study.calibration[::2])
+    yield from ((name, LARGE, net) for name, net in study.fitted_large)
+
+
+def example(net: Net, batch: int) -> Tensor:
+    """One input, or a batch of inputs that differ."""
+    return net.parts[0].inputs[0] if batch == 1 else inputs(batch, seed=batch)
 
 
 def stream(name: str, net: Net, batch: int) -> NDArray[np.int64]:
-    """The path of each call; a large batch is not sent down the one that tries all exits in vain."""
-    ways = len(net.paths) if batch == 1 else net.network.exits + 1
+    """The number of the way that each call takes."""
+    ways = len(ways_of(net.network, example(net, batch)))
     calls = CALLS if batch == 1 else CALLS // 2
     order = np.random.default_rng(list(f"{name}/{batch}".encode())).permutation(np.repeat(np.arange(ways), calls))
     return order.astype(np.int64)

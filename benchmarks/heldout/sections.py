@@ -97,7 +97,7 @@ def sections(evidence: Evidence) -> dict[str, Section]:
     }
     for batch, members in study.dynamic.items():
         if members:
-            used = correction if batch == 1 else corrected(table, study.calibration, batch=batch)
+            used = correction if batch == 1 else corrected(table, study.fitted_large, batch=batch)
             found |= _dynamic(evidence, used, batch)
     return found
 
