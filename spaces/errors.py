@@ -42,7 +42,10 @@ class SpecError(DynarchError, ValueError):
 
     def under(self, prefix: str) -> SpecError:
         """The same error seen from further out: `prefix` is put before the path."""
-        path = f"{prefix}.{self.path}" if prefix and self.path else prefix or self.path
+        return self.at(f"{prefix}.{self.path}" if prefix and self.path else prefix or self.path)
+
+    def at(self, path: str) -> SpecError:
+        """The same error with another path."""
         cls, (_, *rest) = self.__reduce__()
         return cls(path, *rest)
 

@@ -10,6 +10,7 @@ from .gates import GATES, gate
 from .gradient import AbstractGradient
 from .gradients import GRADIENTS, gradient
 from .gradients.gumbel import SCHEDULES, Gumbel
+from .ranges import AbstractRanges
 from .scope import Scope
 from .spec import AbstractSpec, require, require_name, require_options
 
@@ -57,7 +58,7 @@ class GatingChoice(AbstractSpec):
 
 @final
 @dataclass(frozen=True)
-class Gating(AbstractSpec):
+class Gating(AbstractRanges):
     """The ranges in which a search may vary how gates decide and learn.
 
     Args:
@@ -102,11 +103,14 @@ class Gating(AbstractSpec):
         tempered = len(self.temperature) * len(self.schedule)
         return len(self.fitting(outline)) * sum(tempered if name == Gumbel.name else 1 for name in self.gradient)
 
-    def cover(self, outline: Outline) -> tuple[GatingChoice, ...]:
+    def listed(self) -> tuple[GatingChoice, ...]:
         """One choice for each kind of gate: nothing else changes what runs."""
         estimator = self.gradient[0]
         if estimator != Gumbel.name:
-            return tuple(GatingChoice(kind, estimator) for kind in self.fitting(outline))
-        return tuple(
-            GatingChoice(kind, estimator, self.temperature[0], self.schedule[0]) for kind in self.fitting(outline)
-        )
+            return tuple(GatingChoice(kind, estimator) for kind in self.gate)
+        return tuple(GatingChoice(kind, estimator, self.temperature[0], self.schedule[0]) for kind in self.gate)
+
+    def cover(self, outline: Outline) -> tuple[GatingChoice, ...]:
+        """Those of the kinds that fit."""
+        fitting = self.fitting(outline)
+        return tuple(choice for choice in self.listed() if choice.gate in fitting)

@@ -9,7 +9,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from .backbone import Outline
 from .errors import SpecError
+from .ranges import AbstractRanges
 from .scope import Scope
 from .spec import AbstractSpec, require, require_name, require_options, require_range
 
@@ -49,7 +51,7 @@ class ResourceChoice(AbstractSpec):
 
 @final
 @dataclass(frozen=True)
-class Resource(AbstractSpec):
+class Resource(AbstractRanges):
     """The ranges in which a search may vary what training charges for.
 
     Args:
@@ -76,7 +78,7 @@ class Resource(AbstractSpec):
         require_options("scope", self.scope, SCOPES)
         require_range("weight", self.weight, 0, 1000)
 
-    def suggest(self, scope: Scope) -> ResourceChoice:
+    def suggest(self, scope: Scope, outline: Outline) -> ResourceChoice:
         """Target, resource, scope."""
         return ResourceChoice(
             scope.categorical("target", self.target),
@@ -85,13 +87,17 @@ class Resource(AbstractSpec):
             self.weight,
         )
 
-    def size(self) -> int:
+    def size(self, outline: Outline) -> int:
         """How many choices `suggest` can make."""
         return len(self.target) * len(self.resource) * len(self.scope)
 
-    def first(self) -> ResourceChoice:
+    def listed(self) -> tuple[ResourceChoice, ...]:
         """One choice: none of them changes what runs."""
-        return ResourceChoice(self.target[0], self.resource[0], self.scope[0], self.weight)
+        return (ResourceChoice(self.target[0], self.resource[0], self.scope[0], self.weight),)
+
+    def cover(self, outline: Outline) -> tuple[ResourceChoice, ...]:
+        """The same."""
+        return self.listed()
 
 
 @final

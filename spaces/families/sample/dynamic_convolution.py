@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...backbone import Outline
-from ...family import AbstractFamily
-from ...gated import PLACEMENTS, check_blocks, placed, require_blocks
+from ...block_family import AbstractBlockChoice, AbstractBlockFamily, channelled
 from ...plan import Plan
-from ...scope import Scope
-from ...spec import AbstractSpec, require, require_options, require_range
-from .squeeze_excitation import channelled
+from ...spec import AbstractSpec, require, require_range
 
 TEMPERATURE = 4.0  # flat attention at first, so that all kernels learn
 HIDDEN = 8
@@ -25,20 +22,17 @@ HIDDEN = 8
 
 @final
 @dataclass(frozen=True)
-class DynamicConvolutionChoice(AbstractSpec):
+class DynamicConvolutionChoice(AbstractBlockChoice):
     """Which blocks mix their kernels, and from how many.
 
     Args:
-        blocks: numbers of the blocks, ascending.
         kernels: of each convolution.
     """
 
-    blocks: tuple[int, ...]
     kernels: int
 
-    def check(self) -> None:
-        """Blocks in order, at least two kernels."""
-        check_blocks(self.blocks)
+    def check_options(self) -> None:
+        """At least two kernels."""
         require_range("kernels", self.kernels, 2, 16)
 
 
@@ -73,7 +67,7 @@ class MixedConvolution(nn.Module):
 
 @final
 @dataclass(frozen=True)
-class DynamicConvolution(AbstractFamily):
+class DynamicConvolution(AbstractBlockFamily):
     """Dense convolutions of a block get several kernels; attention mixes one from them for each input.
 
     Nothing is skipped: the network represents more for little more work, since kernels are mixed before they are
@@ -92,38 +86,15 @@ class DynamicConvolution(AbstractFamily):
     source: ClassVar[str] = "Chen et al., CVPR 2020"
     choice_type: ClassVar[type[AbstractSpec]] = DynamicConvolutionChoice
     rewrites_blocks: ClassVar[bool] = True
+    fits: ClassVar[str] = "has channels and two sides"
 
     placement: tuple[str, ...] = ("late",)
     kernels: tuple[int, ...] = (2, 4)
 
-    def check(self) -> None:
-        """Known placements, possible numbers."""
-        require_options("placement", self.placement, PLACEMENTS)
-        require_options("kernels", self.kernels)
-        for index, value in enumerate(self.kernels):
-            require_range(f"kernels.{index}", value, 2, 16)
-
-    def suggest(self, scope: Scope, outline: Outline) -> DynamicConvolutionChoice | None:
-        """Blocks, then kernels."""
-        options = placed(channelled(outline), self.placement)
-        if not options:
-            return None
-        chosen = scope.categorical(f"placement_of_{outline.blocks}", tuple(options))
-        return DynamicConvolutionChoice(options[chosen], scope.categorical("kernels", self.kernels))
-
-    def size(self, outline: Outline) -> int:
-        """Placements x kernels."""
-        return len(placed(channelled(outline), self.placement)) * len(self.kernels)
-
-    def cover(self, outline: Outline) -> Iterator[DynamicConvolutionChoice]:
-        """All choices."""
-        for blocks in placed(channelled(outline), self.placement).values():
-            for kernels in self.kernels:
-                yield DynamicConvolutionChoice(blocks, kernels)
-
-    def decisions(self) -> tuple[str, ...]:
-        """None: nobody leaves."""
-        return ()
+    @classmethod
+    def fitting(cls, outline: Outline) -> Sequence[int]:
+        """Blocks with channels."""
+        return channelled(outline)
 
     def schemes(self) -> tuple[str, ...]:
         """Attention over kernels."""
@@ -132,7 +103,7 @@ class DynamicConvolution(AbstractFamily):
     @classmethod
     def apply(cls, choice: DynamicConvolutionChoice, plan: Plan) -> None:
         """Replace the convolutions of each block that are not depthwise; a block without one is an error."""
-        require_blocks(choice.blocks, channelled(plan.outline), "has channels and two sides")
+        cls.require_fit(choice, plan.outline)
         for index, block in enumerate(choice.blocks):
             made = plan.copied(block)
             found = [(name, each) for name, each in made.named_modules() if _dense(each)]
@@ -145,7 +116,7 @@ class DynamicConvolution(AbstractFamily):
     @classmethod
     def describe(cls, choice: DynamicConvolutionChoice) -> str:
         """Such as `2 kernels at 1,2`."""
-        return f"{choice.kernels} kernels at {','.join(map(str, choice.blocks))}"
+        return f"{choice.kernels} kernels at {choice.places}"
 
 
 def _dense(module: nn.Module) -> bool:

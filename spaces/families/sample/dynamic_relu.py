@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -10,13 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ...backbone import Outline
-from ...family import AbstractFamily
+from ...block_family import AbstractBlockChoice, AbstractBlockFamily, channelled
 from ...gate import Pool
-from ...gated import PLACEMENTS, check_blocks, placed, require_blocks
 from ...plan import Plan
-from ...scope import Scope
-from ...spec import AbstractSpec, require_options
-from .squeeze_excitation import channelled
+from ...spec import AbstractSpec
 
 REDUCTION = 4
 LEAST = 8  # hidden units: a pair of them dies too easily
@@ -25,18 +22,11 @@ SLOPE, INTERCEPT = 1.0, 0.5  # how far slopes and intercepts may move from those
 
 @final
 @dataclass(frozen=True)
-class DynamicReluChoice(AbstractSpec):
-    """After which blocks the activation stands.
+class DynamicReluChoice(AbstractBlockChoice):
+    """After which blocks the activation stands."""
 
-    Args:
-        blocks: numbers of the blocks, ascending.
-    """
-
-    blocks: tuple[int, ...]
-
-    def check(self) -> None:
-        """Blocks in order."""
-        check_blocks(self.blocks)
+    def check_options(self) -> None:
+        """There are none."""
 
 
 @final
@@ -65,7 +55,7 @@ class DynamicActivation(nn.Module):
 
 @final
 @dataclass(frozen=True)
-class DynamicRelu(AbstractFamily):
+class DynamicRelu(AbstractBlockFamily):
     """An activation after a block whose shape each input sets for itself.
 
     Nothing is skipped: the network represents more for little more work.
@@ -81,32 +71,14 @@ class DynamicRelu(AbstractFamily):
     switches: ClassVar[str] = "activation"
     source: ClassVar[str] = "Chen et al., ECCV 2020"
     choice_type: ClassVar[type[AbstractSpec]] = DynamicReluChoice
+    fits: ClassVar[str] = "has channels and two sides"
 
     placement: tuple[str, ...] = ("all", "late")
 
-    def check(self) -> None:
-        """Known placements."""
-        require_options("placement", self.placement, PLACEMENTS)
-
-    def suggest(self, scope: Scope, outline: Outline) -> DynamicReluChoice | None:
-        """Whether at all, then blocks."""
-        options = placed(channelled(outline), self.placement)
-        if not options or not scope.boolean("used"):
-            return None
-        return DynamicReluChoice(options[scope.categorical(f"placement_of_{outline.blocks}", tuple(options))])
-
-    def size(self, outline: Outline) -> int:
-        """Placements, and none."""
-        return 1 + len(placed(channelled(outline), self.placement))
-
-    def cover(self, outline: Outline) -> Iterator[DynamicReluChoice]:
-        """All choices."""
-        for blocks in placed(channelled(outline), self.placement).values():
-            yield DynamicReluChoice(blocks)
-
-    def decisions(self) -> tuple[str, ...]:
-        """None: nobody leaves."""
-        return ()
+    @classmethod
+    def fitting(cls, outline: Outline) -> Sequence[int]:
+        """Blocks with channels."""
+        return channelled(outline)
 
     def schemes(self) -> tuple[str, ...]:
         """A hyper-function of the pooled features."""
@@ -115,11 +87,11 @@ class DynamicRelu(AbstractFamily):
     @classmethod
     def apply(cls, choice: DynamicReluChoice, plan: Plan) -> None:
         """Put it behind each block, and behind what decides about that block."""
-        require_blocks(choice.blocks, channelled(plan.outline), "has channels and two sides")
+        cls.require_fit(choice, plan.outline)
         for block in choice.blocks:
             plan.insert_after(block, DynamicActivation(plan.outline.feature_shapes[block][0]))
 
     @classmethod
     def describe(cls, choice: DynamicReluChoice) -> str:
         """Such as `dynamic relu at 0,1,2`."""
-        return f"dynamic relu at {','.join(map(str, choice.blocks))}"
+        return f"dynamic relu at {choice.places}"

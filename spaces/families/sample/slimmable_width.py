@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 from torch import nn
 
 from ...backbone import AbstractNarrowable, Outline
+from ...block_family import AbstractBlockChoice, AbstractGatedFamily, dashed
 from ...choice_step import Branch
-from ...family import AbstractFamily
-from ...gated import EXPLORE, PLACEMENTS, check_blocks, placed, put_choices, require_blocks
-from ...gating import Gating, GatingChoice
+from ...gated import EXPLORE, put_choices
+from ...gating import GatingChoice
 from ...plan import Plan
 from ...resource import Resource, ResourceChoice
-from ...scope import Scope
-from ...spec import AbstractSpec, require, require_options
+from ...spec import AbstractSpec, require
 
 
 @final
 @dataclass(frozen=True)
-class SlimmableWidthChoice(AbstractSpec):
+class SlimmableWidthChoice(AbstractBlockChoice):
     """Which blocks have several widths, which widths, who decides, and how much may be spent.
 
     Args:
-        blocks: numbers of the blocks, ascending.
         shares: of the inner channels, ascending; the last one is 1, the block as it is.
         gating: who decides.
         target: what training charges for.
     """
 
-    blocks: tuple[int, ...]
     shares: tuple[float, ...]
     gating: GatingChoice
     target: ResourceChoice
 
-    def check(self) -> None:
-        """Blocks and shares in order."""
-        check_blocks(self.blocks)
-        check_shares(self.shares, "shares")
+    def check_options(self) -> None:
+        """Shares ascend within (0, 1], end in 1, and are two at least."""
+        shares, given = self.shares, list(self.shares)
+        require(len(shares) >= 2, "shares", f"must hold two widths at least, but got {given}")
+        require(given == sorted(set(shares)), "shares", f"must ascend, but got {given}")
+        require(shares[0] > 0 and shares[-1] == 1, "shares", f"must lie in (0, 1] and end in 1, but got {given}")
 
 
 @final
 @dataclass(frozen=True)
-class SlimmableWidth(AbstractFamily):
+class SlimmableWidth(AbstractGatedFamily):
     """A gate before a block picks how many of its inner channels run; slices nest and share their weights.
 
     Slices are contiguous, so routed mode runs dense convolutions with fewer channels: no masks, no gathering.
@@ -67,62 +66,21 @@ class SlimmableWidth(AbstractFamily):
     switches: ClassVar[str] = "channel slice"
     source: ClassVar[str] = "Li et al., CVPR 2021"
     choice_type: ClassVar[type[AbstractSpec]] = SlimmableWidthChoice
-    rewrites_blocks: ClassVar[bool] = True
+    fits: ClassVar[str] = "can be sliced"
 
     placement: tuple[str, ...] = ("all", "late")
     shares: tuple[tuple[float, ...], ...] = ((0.5, 1.0), (0.25, 0.5, 1.0))
-    gating: Gating = field(default_factory=Gating)
     target: Resource = field(default_factory=Resource)
 
-    def check(self) -> None:
-        """Known placements, possible widths."""
-        require_options("placement", self.placement, PLACEMENTS)
-        require_options("shares", self.shares)
-        for index, shares in enumerate(self.shares):
-            check_shares(shares, f"shares.{index}")
-
-    def suggest(self, scope: Scope, outline: Outline) -> SlimmableWidthChoice | None:
-        """Blocks, widths, then the gate, then the target."""
-        options = self._options(outline)
-        if not options:
-            return None
-        chosen = scope.categorical(f"placement_of_{len(sliceable(outline))}", tuple(options))
-        widths = {describe_shares(shares): shares for shares in self.shares}
-        shares = widths[scope.categorical("shares", tuple(widths))]
-        gating, target = self.gating.suggest(scope / "gating", outline), self.target.suggest(scope / "target")
-        return SlimmableWidthChoice(options[chosen], shares, gating, target)
-
-    def size(self, outline: Outline) -> int:
-        """Placements x sets of widths x gatings x targets."""
-        return len(self._options(outline)) * len(self.shares) * self.gating.size(outline) * self.target.size()
-
-    def cover(self, outline: Outline) -> Iterator[SlimmableWidthChoice]:
-        """Every set of widths with every gate, for every placement."""
-        for gating in self.gating.cover(outline):
-            for shares in self.shares:
-                for blocks in self._options(outline).values():
-                    yield SlimmableWidthChoice(blocks, shares, gating, self.target.first())
-
-    def cuts(self, outline: Outline) -> Iterator[SlimmableWidthChoice]:
-        """Every placement."""
-        for blocks in self._options(outline).values():
-            yield SlimmableWidthChoice(blocks, self.shares[0], self.gating.cover(outline)[0], self.target.first())
-
-    def decisions(self) -> tuple[str, ...]:
-        """None: nobody leaves."""
-        return ()
-
-    def schemes(self) -> tuple[str, ...]:
-        """The kinds of gate."""
-        return self.gating.gate
-
-    def _options(self, outline: Outline) -> dict[str, tuple[int, ...]]:
-        return placed(sliceable(outline), self.placement) if self.gating.fitting(outline) else {}
+    @classmethod
+    def fitting(cls, outline: Outline) -> Sequence[int]:
+        """Blocks of which a slice can run alone."""
+        return tuple(index for index, able in enumerate(outline.narrowable) if able)
 
     @classmethod
     def apply(cls, choice: SlimmableWidthChoice, plan: Plan) -> None:
         """Put a choice between widths in the place of each block."""
-        require_blocks(choice.blocks, sliceable(plan.outline), "can be sliced")
+        cls.require_fit(choice, plan.outline)
 
         def ways(block: nn.Module) -> list[Branch]:
             assert isinstance(block, AbstractNarrowable)
@@ -134,24 +92,5 @@ class SlimmableWidth(AbstractFamily):
     @classmethod
     def describe(cls, choice: SlimmableWidthChoice) -> str:
         """Such as `widths 0.5-1 at 0,2 pooled_linear gumbel 0.6 latency`."""
-        places = ",".join(map(str, choice.blocks))
-        return (
-            f"widths {describe_shares(choice.shares)} at {places} {choice.gating.describe()} {choice.target.describe()}"
-        )
-
-
-def sliceable(outline: Outline) -> tuple[int, ...]:
-    """Blocks of which a slice can run alone."""
-    return tuple(index for index, able in enumerate(outline.narrowable) if able)
-
-
-def check_shares(shares: tuple[float, ...], path: str) -> None:
-    """Raise unless shares ascend within (0, 1], end in 1, and are two at least."""
-    require(len(shares) >= 2, path, f"must hold two widths at least, but got {list(shares)}")
-    require(list(shares) == sorted(set(shares)), path, f"must ascend, but got {list(shares)}")
-    require(shares[0] > 0 and shares[-1] == 1, path, f"must lie in (0, 1] and end in 1, but got {list(shares)}")
-
-
-def describe_shares(shares: tuple[float, ...]) -> str:
-    """Such as `0.25-0.5-1`."""
-    return "-".join(f"{share:g}" for share in shares)
+        what = f"widths {dashed(choice.shares)} at {choice.places}"
+        return f"{what} {choice.gating.describe()} {choice.target.describe()}"

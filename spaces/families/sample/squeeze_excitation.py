@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from torch import Tensor, nn
 
 from ...backbone import Outline
-from ...family import AbstractFamily
+from ...block_family import AbstractBlockChoice, AbstractBlockFamily, channelled
 from ...gate import Pool
-from ...gated import PLACEMENTS, check_blocks, placed, require_blocks
 from ...plan import Plan
-from ...scope import Scope
-from ...spec import AbstractSpec, require_options, require_range
+from ...spec import AbstractSpec, require_range
 
 LEAST = 8  # hidden units: a pair of them dies too easily
 
 
 @final
 @dataclass(frozen=True)
-class SqueezeExcitationChoice(AbstractSpec):
+class SqueezeExcitationChoice(AbstractBlockChoice):
     """After which blocks channels are rescaled, and how narrow the squeeze is.
 
     Args:
-        blocks: numbers of the blocks, ascending.
         reduction: channels over hidden units.
     """
 
-    blocks: tuple[int, ...]
     reduction: int
 
-    def check(self) -> None:
-        """Blocks in order, a possible reduction."""
-        check_blocks(self.blocks)
+    def check_options(self) -> None:
+        """A possible reduction."""
         require_range("reduction", self.reduction, 1, 64)
 
 
@@ -57,7 +52,7 @@ class Excitation(nn.Module):
 
 @final
 @dataclass(frozen=True)
-class SqueezeExcitation(AbstractFamily):
+class SqueezeExcitation(AbstractBlockFamily):
     """Features of a block are multiplied by a factor for each channel, computed from their means.
 
     Nothing is skipped: for a little more work a network represents more. Whether that beats a wider static network is
@@ -75,38 +70,15 @@ class SqueezeExcitation(AbstractFamily):
     switches: ClassVar[str] = "channel scale"
     source: ClassVar[str] = "Hu et al., CVPR 2018"
     choice_type: ClassVar[type[AbstractSpec]] = SqueezeExcitationChoice
+    fits: ClassVar[str] = "has channels and two sides"
 
     placement: tuple[str, ...] = ("all", "late")
     reduction: tuple[int, ...] = (4,)
 
-    def check(self) -> None:
-        """Known placements, possible reductions."""
-        require_options("placement", self.placement, PLACEMENTS)
-        require_options("reduction", self.reduction)
-        for index, value in enumerate(self.reduction):
-            require_range(f"reduction.{index}", value, 1, 64)
-
-    def suggest(self, scope: Scope, outline: Outline) -> SqueezeExcitationChoice | None:
-        """Whether at all, then blocks and reduction."""
-        options = placed(channelled(outline), self.placement)
-        if not options or not scope.boolean("used"):
-            return None
-        chosen = scope.categorical(f"placement_of_{outline.blocks}", tuple(options))
-        return SqueezeExcitationChoice(options[chosen], scope.categorical("reduction", self.reduction))
-
-    def size(self, outline: Outline) -> int:
-        """Placements x reductions, and none."""
-        return 1 + len(placed(channelled(outline), self.placement)) * len(self.reduction)
-
-    def cover(self, outline: Outline) -> Iterator[SqueezeExcitationChoice]:
-        """All choices."""
-        for blocks in placed(channelled(outline), self.placement).values():
-            for reduction in self.reduction:
-                yield SqueezeExcitationChoice(blocks, reduction)
-
-    def decisions(self) -> tuple[str, ...]:
-        """None: nobody leaves."""
-        return ()
+    @classmethod
+    def fitting(cls, outline: Outline) -> Sequence[int]:
+        """Blocks with channels."""
+        return channelled(outline)
 
     def schemes(self) -> tuple[str, ...]:
         """Attention over channels."""
@@ -115,16 +87,11 @@ class SqueezeExcitation(AbstractFamily):
     @classmethod
     def apply(cls, choice: SqueezeExcitationChoice, plan: Plan) -> None:
         """Put it behind each block, and behind what decides about that block."""
-        require_blocks(choice.blocks, channelled(plan.outline), "has channels and two sides")
+        cls.require_fit(choice, plan.outline)
         for block in choice.blocks:
             plan.insert_after(block, Excitation(plan.outline.feature_shapes[block][0], choice.reduction))
 
     @classmethod
     def describe(cls, choice: SqueezeExcitationChoice) -> str:
         """Such as `se/4 at 0,1,2`."""
-        return f"se/{choice.reduction} at {','.join(map(str, choice.blocks))}"
-
-
-def channelled(outline: Outline) -> tuple[int, ...]:
-    """Blocks whose features are `c x h x w`."""
-    return tuple(index for index, shape in enumerate(outline.feature_shapes) if len(shape) == 3)
+        return f"se/{choice.reduction} at {choice.places}"
