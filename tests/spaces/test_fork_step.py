@@ -44,7 +44,7 @@ class Column(nn.Module):
         return torch.stack([torch.zeros(len(x)), x[:, self.index]], 1)
 
 
-def forked(gated: bool = True) -> DynamicNetwork:
+def forked(gated: bool = True, *, exit_index: int = 0) -> DynamicNetwork:
     """Numbers a, b, c. Under `small` (a < 0) all are doubled first. Then an exit with the logits (0, b); then c above 0
     asks for a factor of 10; at the end (0, c)."""
     gate = GateUnit(Column(0), "column")
@@ -54,7 +54,7 @@ def forked(gated: bool = True) -> DynamicNetwork:
     choice = ChoiceStep(0, GateUnit(Column(2), "c"), ways, gradient=StraightThrough(), knob="skip", place=1.0)
     rest: list[AbstractStep] = [
         SegmentStep(0, nn.Sequential(Scale(1.0)), final=False),
-        ExitStep(0, Column(1), decisions=DECISIONS),
+        ExitStep(exit_index, Column(1), decisions=DECISIONS),
         choice,
         SegmentStep(1, nn.Sequential(Scale(1.0), Column(2)), final=True),
     ]
@@ -119,7 +119,7 @@ def test_exits_within_variants_by_hand() -> None:
 
 def test_inputs_that_left_before_the_fork_stay_out() -> None:
     """The exit before the fork lets out b above 1; its answers stand when both groups have written theirs."""
-    network = forked()
+    network = forked(exit_index=1)
     early = ExitStep(0, Column(1), decisions=DECISIONS)
     whole = DynamicNetwork(network.architecture, network.signature, [early, *network.steps]).eval()  # type: ignore[list-item]
     assert whole.exits == 2

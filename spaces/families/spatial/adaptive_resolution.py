@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...backbone import Outline
+from ...block_family import dashed
 from ...family import AbstractFamily
 from ...fork_step import ForkStep, Variant
 from ...gate import GateUnit
@@ -111,7 +112,7 @@ class AdaptiveResolution(AbstractFamily):
         options = self._options(outline)
         if not options:
             return None
-        named = {describe_shares(shares): shares for shares in options}
+        named = {dashed(shares): shares for shares in options}
         # Not every set fits every backbone, and a name always means the same range.
         name = "shares" if options == self.shares else f"shares_{'_or_'.join(named).replace('.', 'p')}"
         shares = named[scope.categorical(name, tuple(named))]
@@ -119,11 +120,11 @@ class AdaptiveResolution(AbstractFamily):
         if decided != "gate":
             return AdaptiveResolutionChoice(shares, decided)
         gating = self.gating.suggest(scope / "gating", _seen(outline))
-        return AdaptiveResolutionChoice(shares, decided, gating, self.target.suggest(scope / "target"))
+        return AdaptiveResolutionChoice(shares, decided, gating, self.target.suggest(scope / "target", outline))
 
     def size(self, outline: Outline) -> int:
         """Resolutions x (gatings x targets, and one budget)."""
-        gates = self.gating.size(_seen(outline)) * self.target.size() if "gate" in self.decided else 0
+        gates = self.gating.size(_seen(outline)) * self.target.size(outline) if "gate" in self.decided else 0
         return len(self._options(outline)) * (gates + ("external_budget" in self.decided))
 
     def cover(self, outline: Outline) -> Iterator[AdaptiveResolutionChoice]:
@@ -131,7 +132,7 @@ class AdaptiveResolution(AbstractFamily):
         for shares in self._options(outline):
             if "gate" in self.decided:
                 for gating in self.gating.cover(_seen(outline)):
-                    yield AdaptiveResolutionChoice(shares, "gate", gating, self.target.first())
+                    yield AdaptiveResolutionChoice(shares, "gate", gating, self.target.cover(outline)[0])
             if "external_budget" in self.decided:
                 yield AdaptiveResolutionChoice(shares, "external_budget")
 
@@ -178,7 +179,7 @@ class AdaptiveResolution(AbstractFamily):
     @classmethod
     def describe(cls, choice: AdaptiveResolutionChoice) -> str:
         """Such as `resolutions 0.5-1 convolutional gumbel 0.6 latency`."""
-        words = [f"resolutions {describe_shares(choice.shares)}"]
+        words = [f"resolutions {dashed(choice.shares)}"]
         if choice.gating is None or choice.target is None:
             return f"{words[0]} by {choice.decided.replace('_', ' ')}"
         return " ".join([*words, choice.gating.describe(), choice.target.describe()])
@@ -195,11 +196,6 @@ def check_shares(shares: tuple[float, ...], path: str) -> None:
     require(len(shares) >= 2, path, f"must hold two resolutions at least, but got {list(shares)}")
     require(list(shares) == sorted(set(shares)), path, f"must ascend, but got {list(shares)}")
     require(shares[0] > 0 and shares[-1] == 1, path, f"must lie in (0, 1] and end in 1, but got {list(shares)}")
-
-
-def describe_shares(shares: tuple[float, ...]) -> str:
-    """Such as `0.5-0.75-1`."""
-    return "-".join(f"{share:g}" for share in shares)
 
 
 def _refusal(shares: tuple[float, ...], outline: Outline) -> str:
