@@ -7,7 +7,7 @@ what it needs, and a backbone knows no family.
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -32,6 +32,7 @@ class Backbone(nn.Module):
         head: turns the last features into logits `b x c`.
         view: what exit heads see of the features after any block; the features themselves if absent.
         peek: what gates see of the features before any block; what exit heads see if absent.
+        least_side: of the smallest images that it takes; None: it takes inputs of one shape only.
 
     A view and a peek have no weights but such as the head uses.
 
@@ -48,6 +49,7 @@ class Backbone(nn.Module):
         head: nn.Module,
         view: nn.Module | None = None,
         peek: nn.Module | None = None,
+        least_side: int | None = None,
     ) -> None:
         super().__init__()
         if sum(stages) != len(blocks):
@@ -58,6 +60,7 @@ class Backbone(nn.Module):
         self.head = head
         self.view = nn.Identity() if view is None else view
         self.peek = self.view if peek is None else peek
+        self.least_side = least_side
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `b x c` of the plain, static network."""
@@ -82,6 +85,8 @@ class Outline:
         narrowable: whether a slice of each block's inner channels can run alone.
         view_shapes: shape of what exit heads see after each block; empty: the features.
         peek_shapes: shape of what gates see before each block; empty: the features.
+        input_shape: of one input.
+        least_side: of the smallest images that it takes; None: it takes inputs of one shape only.
     """
 
     stages: tuple[int, ...]
@@ -92,6 +97,8 @@ class Outline:
     narrowable: tuple[bool, ...] = ()
     view_shapes: tuple[tuple[int, ...], ...] = ()
     peek_shapes: tuple[tuple[int, ...], ...] = ()
+    input_shape: tuple[int, ...] = ()
+    least_side: int | None = None
 
     @property
     def blocks(self) -> int:
@@ -109,6 +116,10 @@ class Outline:
     def peeked(self, block: int) -> tuple[int, ...]:
         """Shape of what a gate before a block sees."""
         return self.peek_shapes[block] if self.peek_shapes else self.before(block)
+
+    def showing(self, shape: tuple[int, ...]) -> Outline:
+        """The same outline with gates that see something of this shape."""
+        return replace(self, peek_shapes=(shape,) * self.blocks)
 
     @property
     def residual(self) -> tuple[int, ...]:
@@ -163,6 +174,8 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         narrowable,
         tuple(views),
         tuple(peeks),
+        signature.input_shape,
+        backbone.least_side,
     )
 
 

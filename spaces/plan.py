@@ -13,7 +13,8 @@ from torch import nn
 
 from .architecture import Architecture
 from .backbone import Backbone, Outline, Signature
-from .errors import ShapeError
+from .errors import ShapeError, SpecError
+from .fork_step import ForkStep
 from .network import DynamicNetwork
 from .normalize import Normalize
 from .resource import ResourceTarget
@@ -38,6 +39,7 @@ class Plan:
         self.signature = signature
         self.targets: list[ResourceTarget] = []
         self._blocks: list[nn.Module] = list(backbone.blocks)
+        self._start: list[AbstractStep] = []
         self._first: list[AbstractStep] = []
         self._after: list[list[nn.Module]] = [[] for _ in backbone.blocks]
 
@@ -66,6 +68,10 @@ class Plan:
         self.block(block)
         self._blocks[block] = module
 
+    def insert_start(self, step: AbstractStep) -> None:
+        """Put a step before everything: it sees the raw inputs."""
+        self._start.append(step)
+
     def insert_first(self, step: AbstractStep) -> None:
         """Put a step between the stem and the first block."""
         self._first.append(step)
@@ -88,25 +94,46 @@ class Plan:
             raise ShapeError(f"must be one of the first {end} of {len(self._after)} blocks, but got {block}")
 
     def lower(self, architecture: Architecture) -> DynamicNetwork:
-        """The network: every run of plain blocks becomes one segment, the final head ends the last."""
-        chain = _Chain([Normalize(self.signature), self.backbone.stem])
-        for step in self._first:
+        """The network: every run of plain blocks becomes one segment, the final head ends the last.
+
+        Raises:
+            SpecError: if two steps fork the network.
+        """
+        chain = _Chain()
+        for step in (*self._start, Normalize(self.signature), self.backbone.stem, *self._first):
             chain.add(step)
         for block, following in zip(self._blocks, self._after, strict=True):
             for link in (block, *following):
                 chain.add(link)
         chain.add(self.backbone.head)
         chain.close(final=True)
-        return DynamicNetwork(architecture, self.signature, chain.steps, targets=tuple(self.targets))
+        return DynamicNetwork(architecture, self.signature, _forked(chain.steps), targets=tuple(self.targets))
+
+
+def _forked(steps: list[AbstractStep]) -> list[AbstractStep]:
+    """The steps up to the fork, which takes what follows it."""
+    forks = [index for index, step in enumerate(steps) if isinstance(step, ForkStep)]
+    if len(forks) > 1:
+        knobs = " and ".join(str(steps[index].knob) for index in forks)
+        message = (
+            f"each change the shape of all features that follow, and one network can do so once; drop one of {knobs}"
+        )
+        raise SpecError("architecture.families", message)
+    for index in forks:
+        fork = steps[index]
+        assert isinstance(fork, ForkStep)
+        fork.grow(steps[index + 1 :])
+        return steps[: index + 1]
+    return steps
 
 
 @final
 class _Chain:
     """Steps so far, and the modules that wait to become a segment."""
 
-    def __init__(self, body: list[nn.Module]) -> None:
+    def __init__(self) -> None:
         self.steps: list[AbstractStep] = []
-        self._body = body
+        self._body: list[nn.Module] = []
         self._segments = 0
 
     def add(self, link: nn.Module) -> None:

@@ -110,7 +110,7 @@ class FamilyContract:
         assert not changing, "a name always means the same range"
         places = {name.partition(".")[0] for name in ranges}
         assert family.name in places
-        assert places <= {"backbone", "blocks", space.backbones[0].name, family.name, "training"}
+        assert places <= {"backbone", "blocks", "fork", space.backbones[0].name, family.name, "training"}
 
     def test_replay_is_exact(
         self,
@@ -136,7 +136,8 @@ class FamilyContract:
     def test_size_is_the_number_of_choices(self, family: AbstractFamily, small: tuple[Any, Outline]) -> None:
         made = [choice for _, choice in enumerate_points(lambda scope: family.suggest(scope, small[1]))]
         assert len(made) == len(set(made)) == family.size(small[1])
-        assert not (family.rewrites_blocks and None in made), "the space asks whether a rival is there at all"
+        rival = family.rewrites_blocks or family.forks
+        assert not (rival and None in made), "the space asks whether a rival is there at all"
 
     def test_cover_holds_exactly_the_parts_of_all_choices(
         self, family: AbstractFamily, backbone: AbstractBackbone, small: tuple[Any, Outline], signature: Signature
@@ -215,7 +216,7 @@ class FamilyContract:
                 knobs = tuple(setting.items())
                 tried = policies(run.logits, family.decisions(), seed=seed)
                 taken += [check_routing(network, x, replace(policy, setting=knobs)) for policy in tried]
-            if network.knobs:
+            if set(network.knobs) - set(network.levels):
                 assert any(divided.values()), f"no setting divided the inputs: {sorted(divided)}"
             left_at = {exit_index for numbers in taken for exit_index in numbers.tolist()}
             assert left_at == set(range(network.exits + 1)), "some exit was never taken"

@@ -32,6 +32,7 @@ class PartInfo:
         exit: the exit it belongs to: it runs only if the policy tries that exit.
         decision: it runs only under this decision scheme.
         choice: the step that chooses between it and others; of the parts of one choice an input runs at most one.
+        variant: of a fork, under which alone it runs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class PartInfo:
     exit: int | None = None
     decision: str | None = None
     choice: str | None = None
+    variant: str | None = None
 
     def active(self, policy: Policy) -> bool:
         """Whether inputs that reach the part run it under this policy."""
@@ -99,8 +101,27 @@ def counts(
     return result
 
 
+def within(name: str, variant: str | None) -> str:
+    """The name of a part under a variant of a fork."""
+    return name if variant is None else f"{name}@{variant}"
+
+
+def variant_usage(parts: tuple[PartInfo, ...]) -> dict[str | None, dict[str, NDArray[np.float64]]]:
+    """Variant -> usage of one input that runs under it: of the parts of other variants none; None: there is no fork."""
+    variants = dict.fromkeys(part.variant for part in parts if part.variant is not None) or {None: None}
+    return {
+        variant: {part.name: np.zeros(1) for part in parts if part.variant not in (None, variant)}
+        for variant in variants
+    }
+
+
+def usage_row(parts: tuple[PartInfo, ...], usage: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
+    """How often one input that gets everywhere runs each of `p` parts."""
+    return np.array([float(usage[part.name][0]) if part.name in usage else 1.0 for part in parts])
+
+
 def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Usage of one input that runs the dearest part of every choice.
+    """Usage of one input that runs the dearest part of every choice, under the variant where that costs most.
 
     Args:
         parts: `p` parts.
@@ -110,11 +131,13 @@ def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> d
     for column, part in enumerate(parts):
         if part.choice is not None and weight[column] > weight[dearest.setdefault(part.choice, column)]:
             dearest[part.choice] = column
-    return {
+    chosen = {
         part.name: np.full(1, float(dearest[part.choice] == column))
         for column, part in enumerate(parts)
         if part.choice is not None
     }
+    ways = [chosen | usage for usage in variant_usage(parts).values()]
+    return max(ways, key=lambda usage: float(weight @ usage_row(parts, usage)))
 
 
 @final

@@ -15,6 +15,7 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
+from .spatial import AdaptiveResolution
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
@@ -23,6 +24,7 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     DynamicConvolution,
     SqueezeExcitation,
     DynamicRelu,
+    AdaptiveResolution,
     EarlyExit,
 )
 
@@ -41,6 +43,7 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 
 __all__ = [
     "FAMILIES",
+    "AdaptiveResolution",
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",

@@ -15,6 +15,7 @@ from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.families import (
     FAMILIES,
+    AdaptiveResolution,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
@@ -40,6 +41,7 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     DynamicConvolution(),
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
+    AdaptiveResolution(gating=Gating(gate=("convolutional", "pooled_mlp"), gradient=ALL_GRADIENTS)),
     EarlyExit(heads=("linear", "mlp", "conv")),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
