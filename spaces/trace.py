@@ -108,7 +108,8 @@ def within(name: str, variant: str | None) -> str:
 
 def variant_usage(parts: tuple[PartInfo, ...]) -> dict[str | None, dict[str, NDArray[np.float64]]]:
     """Variant -> usage of one input that runs under it: of the parts of other variants none; None: there is no fork."""
-    variants = dict.fromkeys(part.variant for part in parts if part.variant is not None) or {None: None}
+    forked = dict.fromkeys(part.variant for part in parts if part.variant is not None)
+    variants: tuple[str | None, ...] = tuple(forked) or (None,)
     return {
         variant: {part.name: np.zeros(1) for part in parts if part.variant not in (None, variant)}
         for variant in variants
