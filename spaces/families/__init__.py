@@ -16,11 +16,15 @@ from .sample import (
     SqueezeExcitation,
 )
 from .spatial import AdaptiveResolution
+from .temporal import CoarseUpdate, PaddingSkip, SkipUpdate
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
     SlimmableWidth,
     MixtureOfExperts,
+    SkipUpdate,
+    CoarseUpdate,
+    PaddingSkip,
     DynamicConvolution,
     SqueezeExcitation,
     DynamicRelu,
@@ -44,11 +48,14 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 __all__ = [
     "FAMILIES",
     "AdaptiveResolution",
+    "CoarseUpdate",
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",
     "LayerSkipping",
     "MixtureOfExperts",
+    "PaddingSkip",
+    "SkipUpdate",
     "SlimmableWidth",
     "SqueezeExcitation",
     "family_type",
