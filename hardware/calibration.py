@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -30,14 +32,16 @@ def paths(network: DynamicNetwork, *, batch: int = 1) -> tuple[tuple[Policy, int
     """Ways through a network that do not depend on the input, each with the exit where it ends.
 
     Each exit used alone, the final head, and, for one input at a time, all exits tried in vain. A batch out of which
-    nobody leaves is not compacted, which only the network itself can tell.
+    nobody leaves is not compacted, which only the network itself can tell. All of these at every level of a knob that
+    has such.
     """
     exits = network.exits
     found = [(Policy.single(exits, exit_index), exit_index) for exit_index in range(exits + 1)]
     if exits and batch == 1:
         scheme = network.exit_steps[0].decisions[0].name
         found.append((Policy(scheme, (_NEVER_REACHED,) * exits), exits))
-    return tuple(found)
+    settings = product(*([(knob, level) for level in levels] for knob, levels in network.levels.items()))
+    return tuple((replace(policy, setting=setting), end) for setting in settings for policy, end in found)
 
 
 def observe(
@@ -69,10 +73,11 @@ def observe(
         ready = device.prepare(network)
         example = batched((network.parts()[0].inputs[0],), device.batch)[0]
         x = device.place(example)
-        with torch.no_grad():  # gates decide by the input, so what ran is read off the very one that is timed
-            usage = {part: used.numpy() for part, used in network.simulate(example).usage.items()}
         for index, (policy, exit_index) in enumerate(paths(network, batch=device.batch)):
             name = f"{number}/{index}"
+            with torch.no_grad():  # gates decide by the input, so what ran is read off the very one that is timed
+                run = network.simulate(example, setting=dict(policy.setting))
+            usage = {part: used.numpy() for part, used in run.usage.items()}
             tasks[name] = _bind(ready, x, policy)
             found = pages.predict(costs, policy, np.full(device.batch, exit_index), seed=seed, usage=usage)
             calls = _calls(costs, policy, exit_index, usage)

@@ -125,6 +125,11 @@ class ExitStep(AbstractStep):
         parts.append(Part(info, _Compaction(), (features, logits), (COMPACT, *shapes)))
         return tuple(parts)
 
+    def names(self) -> tuple[str, ...]:
+        """Head, one decision a scheme, compaction."""
+        decisions = (f"decide.{self.index}.{scheme.name}" for scheme in self.decisions)
+        return (f"exit.{self.index}", *decisions, f"compact.{self.index}")
+
     def watched(self) -> Mapping[str, nn.Module]:
         """The head."""
         return {f"exit.{self.index}": self.head}

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from .choice_step import load_balance
+from .decider import load_balance
 from .gate import GateUnit
 from .gradient import AbstractGradient, one_hot, uniform
 from .step import AbstractStep, Routing, Simulation
@@ -83,6 +83,10 @@ class MixtureStep(AbstractStep):
             info = PartInfo(name, COMPACT, self.depth, choice=f"{at}.move", at_most=self.top)
             parts.append(Part(info, _gather_and_add, (features, made), (COMPACT, "add", shape, after)))
         return (*parts, mixing)
+
+    def names(self) -> tuple[str, ...]:
+        """Gate, branches, the gathering of their inputs, the weighted sum."""
+        return (self.gate_name, *self.branch_names, *self.move_names, self.mix_name)
 
     def watched(self) -> Mapping[str, nn.Module]:
         """The gate and the branches."""

@@ -18,6 +18,7 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
+from .spatial import AdaptiveResolution
 from .temporal import CoarseUpdate, PaddingSkip, SkipUpdate
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
@@ -33,6 +34,7 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     SqueezeExcitation,
     DynamicRelu,
     Cascade,
+    AdaptiveResolution,
     EarlyExit,
 )
 
@@ -51,6 +53,7 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 
 __all__ = [
     "FAMILIES",
+    "AdaptiveResolution",
     "BranchRouting",
     "Cascade",
     "ChannelSaliency",

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dynarch.spaces.architecture import Architecture
 from dynarch.spaces.backbone import Signature
-from dynarch.spaces.choice_step import Branch, ChoiceStep, load_balance
+from dynarch.spaces.choice_step import Branch, ChoiceStep
+from dynarch.spaces.decider import load_balance
 from dynarch.spaces.errors import SpecError
 from dynarch.spaces.gate import GateUnit
 from dynarch.spaces.gating import GatingChoice

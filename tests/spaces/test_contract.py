@@ -25,6 +25,7 @@ from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.decisions.testing import DecisionContract
 from dynarch.spaces.families import (
     FAMILIES,
+    AdaptiveResolution,
     BranchRouting,
     Cascade,
     ChannelSaliency,
@@ -64,6 +65,7 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
     Cascade(little=Little((Residual(width=(2, 4), depth=(1,), stages=1), InvertedResidual(width=(2,), stages=1)))),
+    AdaptiveResolution(gating=Gating(gate=("convolutional", "pooled_mlp"), gradient=ALL_GRADIENTS)),
     EarlyExit(heads=("linear", "mlp", "conv")),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
