@@ -64,7 +64,7 @@ class Decider(nn.Module):
 
     def logits(self, features: Tensor, memory: dict[str, Tensor], setting: Mapping[str, float]) -> Tensor:
         """`b x k` with the knob at its setting; the memory is brought up to date."""
-        made = self.unit.logits(features, memory)
+        made = self.unit.logits(features, memory, asked=self.gate)
         return made if self.knob is None else made + setting.get(self.knob, 0.0) * self.works
 
     def weights(self, logits: Tensor, run: Simulation) -> Tensor:

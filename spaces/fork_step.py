@@ -140,13 +140,9 @@ class ForkStep(AbstractStep):
             share, sub = weights[:, j], self._enter(run, j)
             if run.progress is not None or bool(share.any()):
                 chain.simulate(rest, sub)
-                terms = [logits * share[:, None] for logits in sub.logits]
-                mixed = terms if mixed is None else [a + b for a, b in zip(mixed, terms, strict=True)]
+                mixed = _added(mixed, [logits * share[:, None] for logits in sub.logits])
                 for scheme, each in sub.scores.items():
-                    told = [score * share.detach() for score in each]
-                    scores[scheme] = (
-                        [a + b for a, b in zip(scores[scheme], told, strict=True)] if scheme in scores else told
-                    )
+                    scores[scheme] = _added(scores.get(scheme), [score * share.detach() for score in each])
             self._join(run, sub, j, share)
         assert mixed is not None
         run.logits.extend(mixed)

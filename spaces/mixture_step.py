@@ -94,7 +94,7 @@ class MixtureStep(AbstractStep):
 
     def simulate(self, run: Simulation) -> None:
         """Run all branches for everybody and add up those that were picked."""
-        logits = self.unit.logits(run.features, run.memory)
+        logits = self.unit.logits(run.features, run.memory, asked=self.gate)
         if run.progress is None:
             weights, chosen = self._decide(logits, run)
         else:
@@ -150,7 +150,7 @@ class MixtureStep(AbstractStep):
         """One input runs its branches; of a batch, each branch runs for the inputs that picked it."""
         run.record(self.gate_name)
         features = run.features
-        weights, picked = self._pick(self.unit.logits(features, run.memory))
+        weights, picked = self._pick(self.unit.logits(features, run.memory, asked=self.gate))
         if len(features) == 1:
             run.features = _mix(*(self._run(run, j, features) for j in picked[0].tolist()), weights=weights)
         else:
@@ -179,7 +179,7 @@ class MixtureStep(AbstractStep):
     def gating(self, features: Tensor, state: Tensor | None = None) -> object:
         """The gate and its decision as routed mode makes them, for the stopwatch."""
         memory = {} if state is None or self.unit.memory is None else {self.unit.memory: state}
-        weights, picked = self._pick(self.unit.logits(features, memory))
+        weights, picked = self._pick(self.unit.logits(features, memory, asked=self.gate))
         if len(features) == 1:
             return weights, picked[0].tolist()
         return weights, [(picked == j).nonzero(as_tuple=True) for j in range(len(self.branches))]

@@ -23,6 +23,8 @@ from dynarch.spaces.resource import ResourceChoice, ResourceTarget
 from dynarch.spaces.step import AbstractStep, SegmentStep
 from dynarch.spaces.trace import PartInfo, Recorder, dearest_usage, usage_row, variant_usage
 
+PLAIN = tuple(scheme for scheme in DECISIONS if not scheme.learns)
+
 
 class Scale(nn.Module):
     def __init__(self, factor: float) -> None:
@@ -54,7 +56,7 @@ def forked(gated: bool = True, *, exit_index: int = 0) -> DynamicNetwork:
     choice = ChoiceStep(0, GateUnit(Column(2), "c"), ways, gradient=StraightThrough(), knob="skip", place=1.0)
     rest: list[AbstractStep] = [
         SegmentStep(0, nn.Sequential(Scale(1.0)), final=False),
-        ExitStep(exit_index, Column(1), decisions=DECISIONS),
+        ExitStep(exit_index, Column(1), decisions=PLAIN),
         choice,
         SegmentStep(1, nn.Sequential(Scale(1.0), Column(2)), final=True),
     ]
@@ -120,7 +122,7 @@ def test_exits_within_variants_by_hand() -> None:
 def test_inputs_that_left_before_the_fork_stay_out() -> None:
     """The exit before the fork lets out b above 1; its answers stand when both groups have written theirs."""
     network = forked(exit_index=1)
-    early = ExitStep(0, Column(1), decisions=DECISIONS)
+    early = ExitStep(0, Column(1), decisions=PLAIN)
     whole = DynamicNetwork(network.architecture, network.signature, [early, *network.steps]).eval()
     assert whole.exits == 2
     assert [step.depth for step in whole.exit_steps] == [0, 1]
@@ -163,7 +165,7 @@ def test_variants_share_weights_but_not_normalisation() -> None:
         (Variant("small", Scale(2.0), 0.5), Variant("large", None, 1.0)), gate=None, knob="size", gradient=None
     )
     body = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    exit_step = ExitStep(0, nn.Linear(2, 2), decisions=DECISIONS)
+    exit_step = ExitStep(0, nn.Linear(2, 2), decisions=PLAIN)
     fork.grow([SegmentStep(0, body, final=False), exit_step, SegmentStep(1, nn.Linear(2, 2), final=True)])
     small, large = (chain for _, chain in fork.chains())
     assert isinstance(small[0], SegmentStep)
