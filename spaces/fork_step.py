@@ -3,7 +3,7 @@ variants."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -33,12 +33,15 @@ class Variant:
         module: what the features go through first, `b x ...` -> `b x ...`; None hands them on as they are.
         work: share of the work of the dearest variant, for the knob.
         token: equal tokens promise that the module does equal work on equal features.
+        prepare: called with every module of the rest as it runs under this variant, to set what differs there. Those
+            of the dearest variant are shared with others: it has nothing to set.
     """
 
     name: str
     module: nn.Module | None
     work: float
     token: Hashable = None
+    prepare: Callable[[nn.Module], None] | None = None
 
 
 @final
@@ -47,7 +50,8 @@ class ForkStep(AbstractStep):
 
     With a gate each input picks for itself: the variant with the largest logit, to which the knob `s` adds
     `s * work`. Without one the knob alone picks, for all inputs alike: it stands at one of its `levels`, 0 being the
-    dearest variant, -1 the one before it. In training each input then takes a variant at random.
+    dearest variant, -1 the one before it. In training each input then takes a variant at random, or, where variants
+    are not `drawn`, the dearest.
 
     The variants share all weights but those of batch normalisation. Exits within the rest work as ever. The names of
     parts that run under a variant end in `@` and its name.
@@ -58,6 +62,7 @@ class ForkStep(AbstractStep):
         knob: name of the knob.
         gradient: how training passes through the decision of a gate.
         explore: share of the inputs that take a variant at random when training begins.
+        drawn: whether training draws variants where no gate decides.
     """
 
     def __init__(
@@ -68,8 +73,11 @@ class ForkStep(AbstractStep):
         knob: str,
         gradient: AbstractGradient | None = None,
         explore: float = 0.0,
+        drawn: bool = True,
     ) -> None:
         super().__init__()
+        self.drawn = drawn or gate is not None
+        self.prepares = tuple(each.prepare for each in variants)
         self.knob = knob
         self.variants = tuple(each.name for each in variants)
         self.tokens = tuple(each.token for each in variants)
@@ -88,6 +96,10 @@ class ForkStep(AbstractStep):
         """Take what follows: the dearest variant as it is, the others as its twins."""
         whole = nn.ModuleList(rest)
         self.rest = nn.ModuleList([*(twin(whole) for _ in self.variants[:-1]), whole])
+        for prepare, chained in zip(self.prepares, self.rest, strict=True):
+            if prepare is not None:
+                for module in chained.modules():
+                    prepare(module)
 
     def chains(self) -> tuple[tuple[str, Sequence[AbstractStep]], ...]:
         """What runs under each variant."""
@@ -138,7 +150,7 @@ class ForkStep(AbstractStep):
         scores: dict[str, list[Tensor]] = {}
         for j, (_, rest) in enumerate(self.chains()):
             share, sub = weights[:, j], self._enter(run, j)
-            if run.progress is not None or bool(share.any()):
+            if (self.drawn and run.progress is not None) or bool(share.any()):
                 chain.simulate(rest, sub)
                 mixed = _added(mixed, [logits * share[:, None] for logits in sub.logits])
                 for scheme, each in sub.scores.items():
@@ -184,8 +196,9 @@ class ForkStep(AbstractStep):
             return self.decider.weights(logits, run)
         count = run.features.shape[0]
         like = run.features.new_zeros(count, len(self.variants))
-        if run.progress is None:
-            return one_hot(torch.full((count,), self._level(run.setting), device=like.device), like)
+        if run.progress is None or not self.drawn:
+            level = len(self.variants) - 1 if run.progress is not None else self._level(run.setting)
+            return one_hot(torch.full((count,), level, device=like.device), like)
         drawn = uniform(torch.Size((count,)), like, run.generator)
         return one_hot((drawn * len(self.variants)).long(), like)
 

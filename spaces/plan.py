@@ -45,6 +45,7 @@ class Plan:
         self._start: list[AbstractStep] = []
         self._before_stem: list[AbstractStep] = []
         self._first: list[AbstractStep] = []
+        self._last: list[AbstractStep] = []
         self._after: list[list[nn.Module]] = [[] for _ in backbone.blocks]
 
     def block(self, block: int) -> nn.Module:
@@ -84,6 +85,10 @@ class Plan:
         """Put a step between the stem and the first block."""
         self._first.append(step)
 
+    def insert_last(self, step: AbstractStep) -> None:
+        """Put a step between the last block, with all that follows it, and the final head."""
+        self._last.append(step)
+
     def insert_after(self, block: int, link: nn.Module) -> None:
         """Put a step, or a plain module, between block number `block` and what follows it.
 
@@ -114,6 +119,8 @@ class Plan:
         for block, following in zip(self._blocks, self._after, strict=True):
             for link in (block, *following):
                 chain.add(link)
+        for step in self._last:
+            chain.add(step)
         chain.add(self.backbone.head)
         chain.close(final=True)
         _number([step for step in chain.steps if isinstance(step, ExitStep)])

@@ -87,7 +87,7 @@ def fitting(family: AbstractFamily, backbone: AbstractBackbone, signature: Signa
 
     The first options are the smallest, so its members can be listed.
     """
-    fewest = 1 if family.rewrites_blocks else 2  # families that are free to stay away count that too
+    fewest = 1 if family.rewrites_blocks or family.forks else 2  # families that are free to stay away count that too
     for _, choice in enumerate_points(backbone.suggest):
         shapes = backbone_outline(backbone.name, choice, signature)
         if family.size(shapes) >= fewest:

@@ -1,7 +1,7 @@
 """The families. Adding one: a file in its wing, a line in `FAMILIES`, a row in the tests.
 
 The order is the order in which families change a network: first what stands in the place of blocks, then what stands
-behind them, then what lets inputs out.
+behind them, then what lets inputs out, then what hands on less than it gets.
 """
 
 from ..errors import UnknownNameError
@@ -18,7 +18,7 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
-from .spatial import AdaptiveResolution
+from .spatial import AdaptiveResolution, GlanceAndFocus, TokenMerging, TokenPruning
 from .temporal import CoarseUpdate, PaddingSkip, SkipUpdate
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
@@ -36,6 +36,9 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     Cascade,
     AdaptiveResolution,
     EarlyExit,
+    GlanceAndFocus,
+    TokenPruning,
+    TokenMerging,
 )
 
 
@@ -61,11 +64,14 @@ __all__ = [
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",
+    "GlanceAndFocus",
     "LayerSkipping",
     "MixtureOfExperts",
     "PaddingSkip",
     "SkipUpdate",
     "SlimmableWidth",
     "SqueezeExcitation",
+    "TokenMerging",
+    "TokenPruning",
     "family_type",
 ]

@@ -33,12 +33,15 @@ from dynarch.spaces.families import (
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
+    GlanceAndFocus,
     LayerSkipping,
     MixtureOfExperts,
     PaddingSkip,
     SkipUpdate,
     SlimmableWidth,
     SqueezeExcitation,
+    TokenMerging,
+    TokenPruning,
 )
 from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
@@ -67,6 +70,9 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     Cascade(little=Little((Residual(width=(2, 4), depth=(1,), stages=1), InvertedResidual(width=(2,), stages=1)))),
     AdaptiveResolution(gating=Gating(gate=("convolutional", "pooled_mlp"), gradient=ALL_GRADIENTS)),
     EarlyExit(heads=("linear", "mlp", "conv")),
+    GlanceAndFocus(grid=(2, 3)),
+    TokenPruning(shares=((0.5, 1.0), (0.5, 0.75, 1.0))),
+    TokenMerging(shares=((0.5, 0.75, 1.0),), trained=(False, True)),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     Residual(width=(4, 6), depth=(1, 2), stages=2),
