@@ -88,10 +88,10 @@ def test_where_all_stay_the_network_is_the_static_one(family: Any, choice: Any) 
 def test_merging_is_not_trained_unless_asked_for() -> None:
     x = torch.rand(16, 1, 8, 8)
     plain = planned().lower(EMPTY).train()
-    for trained in (False, True):
-        network = lowered(TokenMerging, TokenMergingChoice((1,), SHARES, trained)).train()
+    for also in (False, True):
+        network = lowered(TokenMerging, TokenMergingChoice((1,), SHARES, also)).train()
         made = network.simulate(x, progress=0.5, generator=torch.Generator().manual_seed(0)).logits[-1]
-        assert torch.allclose(made, plain(x)[-1], atol=1e-6) is not trained
+        assert torch.allclose(made, plain(x)[-1], atol=1e-6) is not also
 
 
 def test_blocks_look_at_masses_only_where_tokens_are_merged() -> None:
