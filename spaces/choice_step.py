@@ -47,6 +47,7 @@ class ChoiceStep(AbstractStep):
         place: where in the network the choice is, from 0 to 1.
         balance: factor of the loss that keeps all branches in use.
         explore: share of the inputs that take a branch at random when training begins.
+        informed: factor of the reward for decisions that tell inputs apart.
     """
 
     def __init__(
@@ -60,12 +61,15 @@ class ChoiceStep(AbstractStep):
         place: float,
         balance: float = 0.0,
         explore: float = 0.0,
+        informed: float = 0.0,
     ) -> None:
         super().__init__()
         self.index = index
         self.knob = knob
         works = tuple(each.work for each in branches)
-        self.decider = Decider(gate, works, gradient=gradient, knob=knob, place=place, balance=balance, explore=explore)
+        self.decider = Decider(
+            gate, works, gradient=gradient, knob=knob, place=place, balance=balance, explore=explore, informed=informed
+        )
         self.branches = nn.ModuleList(nn.Identity() if each.module is None else each.module for each in branches)
         self.idle = tuple(each.module is None for each in branches)
         self.tokens = tuple(each.token for each in branches)

@@ -28,6 +28,8 @@ class Decider(nn.Module):
         balance: factor of the loss that keeps all ways in use.
         explore: share of the inputs that take a way at random when training begins; it falls to 0 at half of it.
             Without it a way that no input picks would never learn anything, and so never be picked.
+        informed: factor of the reward for decisions that tell inputs apart. Without it a resource target is met by
+            gates that are always open and others that are always shut: a smaller network, and a static one.
     """
 
     works: Tensor
@@ -42,6 +44,7 @@ class Decider(nn.Module):
         place: float,
         balance: float = 0.0,
         explore: float = 0.0,
+        informed: float = 0.0,
     ) -> None:
         super().__init__()
         self.unit = unit
@@ -52,6 +55,7 @@ class Decider(nn.Module):
         self.place = place
         self.balance = balance
         self.explore = explore
+        self.informed = informed
 
     def inputs(self, features: Tensor, memory: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """What the gate is called with."""
@@ -92,6 +96,8 @@ class Decider(nn.Module):
         draw = self.gradient.draw(logits, progress=progress, place=self.place, generator=run.generator)
         if self.balance:
             run.penalties.append(self.balance * load_balance(draw.weights.detach(), logits.softmax(1)))
+        if self.informed:
+            run.penalties.append(-self.informed * information(logits))
         if draw.log_prob is not None:
             run.log_probs.append(draw.log_prob)
             return draw.weights
@@ -124,3 +130,19 @@ def load_balance(weights: Tensor, probabilities: Tensor) -> Tensor:
     Source: Fedus, Zoph, Shazeer, "Switch Transformers", JMLR 2022.
     """
     return weights.shape[1] * (weights.mean(0) * probabilities.mean(0)).sum()
+
+
+def information(logits: Tensor) -> Tensor:
+    """Nats that a decision tells of its input: 0 if all inputs of a batch are treated alike, at most `log k`.
+
+    The entropy of the mean decision less the mean entropy of decisions.
+
+    Args:
+        logits: `b x k`.
+
+    Source: Krause, Perona, Gomes, "Discriminative Clustering by Regularized Information Maximization", NIPS 2010. That
+        gates must be made to depend on the input is known from Bejnordi, Blankevoort, Welling, "Batch-Shaping for
+        Learning Conditional Channel Gated Networks", ICLR 2020, which does it in another way.
+    """
+    mean, each = logits.softmax(1).mean(0), logits.log_softmax(1)
+    return (each.exp() * each).sum(1).mean() - (mean * mean.clamp_min(1e-9).log()).sum()

@@ -19,6 +19,7 @@ from .views import seen, seen_token
 
 PLACEMENTS = ("all", "alternate", "late")
 EXPLORE = 0.5  # enough for every branch to learn before the gates settle
+INFORMED = 0.03  # keeps gates from being always open or always shut; 0.1 costs accuracy, see docs/benchmarks.md
 OPENING = 2.0  # logits by which the dearest branch is ahead at first: it runs for 88 of 100 inputs under noise
 
 
@@ -111,6 +112,7 @@ def put_choices(
             place=(index + 1) / len(blocks),
             balance=balance,
             explore=explore,
+            informed=INFORMED,
         )
         plan.replace(block, step)
         groups.append(tuple(name for name, way in zip(step.branch_names, ways, strict=True) if way.work > 0))

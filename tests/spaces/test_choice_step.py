@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from dynarch.spaces.architecture import Architecture
 from dynarch.spaces.backbone import Signature
 from dynarch.spaces.choice_step import Branch, ChoiceStep
-from dynarch.spaces.decider import load_balance
+from dynarch.spaces.decider import information, load_balance
 from dynarch.spaces.errors import SpecError
 from dynarch.spaces.gate import GateUnit
 from dynarch.spaces.gating import GatingChoice
@@ -167,3 +169,24 @@ def test_only_gumbel_has_a_temperature() -> None:
         GatingChoice("pooled_linear", "straight_through", 0.5, "linear")
     with pytest.raises(SpecError, match="belongs to the gradient 'gumbel'"):
         GatingChoice("pooled_linear", "gumbel")
+
+
+def test_information_by_hand() -> None:
+    """Sure and opposite: the decision tells one of two; all alike, sure or not: it tells nothing; one of four: ln 4."""
+    sure = 50.0
+    assert float(information(torch.tensor([[sure, 0.0], [0.0, sure]]))) == pytest.approx(math.log(2))
+    assert float(information(torch.tensor([[sure, 0.0], [sure, 0.0]]))) == pytest.approx(0, abs=1e-6)
+    assert float(information(torch.zeros(3, 2))) == pytest.approx(0, abs=1e-6)
+    assert float(information(sure * torch.eye(4))) == pytest.approx(math.log(4))
+    # Chances 3/4 and 1/4, and the other way round: ln 2 less the entropy of (3/4, 1/4).
+    half = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])
+    assert float(information(half)) == pytest.approx(math.log(2) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+
+
+def test_gates_are_paid_for_telling_inputs_apart() -> None:
+    """By gradient: of two inputs with opposite leanings, each is driven further to its side."""
+    logits = torch.tensor([[0.2, 0.0], [0.0, 0.2]], requires_grad=True)
+    (-information(logits)).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad[0, 0] < 0 < logits.grad[0, 1]
+    assert logits.grad[1, 1] < 0 < logits.grad[1, 0]
