@@ -17,9 +17,10 @@ MOST_SETTINGS = 24  # each costs a run over the tune, the certify and, for membe
 def settings_of(network: DynamicNetwork, part: Part, *, levels: int = LEVELS) -> tuple[Setting, ...]:
     """All knobs at 0, then settings that spread the share of decisions that fall for the dearer side.
 
-    A decision falls for it where its margin plus the knob is above 0. So the levels of a knob are quantiles of the
-    margins met on a split that nothing else is chosen on; what later layers see changes with the knob, so the shares
-    come out near the quantiles, not at them. A knob that says its own levels is recorded at those.
+    Knobs that name one of a few ways stand at their levels. Of the others, a decision falls for the dearer side where
+    its margin plus the knob is above 0. So the levels of such a knob are quantiles of the margins met on a split that
+    nothing else is chosen on; what later layers see changes with the knob, so the shares come out near the quantiles,
+    not at them.
 
     Args:
         network: trained.
@@ -28,13 +29,11 @@ def settings_of(network: DynamicNetwork, part: Part, *, levels: int = LEVELS) ->
     """
     if not network.knobs:
         return ((),)
-    margins = record(network, part.x).margins
+    free = [knob for knob in network.knobs if knob not in network.levels]
+    margins = record(network, part.x).margins if free else {}
     count = levels if len(network.knobs) == 1 else max(2, int(MOST_SETTINGS ** (1 / len(network.knobs))) - 1)
-    rows = []
-    for knob in network.knobs:
-        if knob in network.levels:
-            rows.append([(knob, value) for value in _spread(network.levels[knob], count + 1)])
-            continue
+    rows = [[(knob, value) for value in _spread(values, count + 1)] for knob, values in network.levels.items()]
+    for knob in free:
         values = margins.get(knob)
         quantiles = np.zeros(0) if values is None else np.quantile(values.numpy(), np.linspace(0.05, 0.95, count))
         rows.append([(knob, round(float(-each), 5)) for each in quantiles] + [(knob, 0.0)])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..hardware.book import DevicePages, LatencyBook
 from ..hardware.inventory import Costs
 from ..spaces.policy import Policy
-from ..spaces.trace import PartInfo, counts
+from ..spaces.trace import PartInfo, counts, variant_usage
 from .pareto import thin
 from .policy import ExitProblem, leave_at
 from .policy_search import search_policies
@@ -143,7 +143,9 @@ def exit_problem(table: ScoreTable, costs: Costs, pages: DevicePages, decisions:
     fixed, head, decide = np.zeros(exits + 1), np.zeros(exits), dict.fromkeys(decisions, 0.0)
     varying = np.zeros((n, exits + 1)) if table.usage else np.zeros((1, exits + 1))
     for part, value in zip(costs.parts, ms, strict=True):
-        if part.name in table.usage:
+        if part.exit is not None and part.name in table.usage:
+            value *= float(table.usage[part.name].mean())  # a head under one variant: what it costs on average
+        if part.exit is None and part.name in table.usage:
             varying[:, part.depth] += value * table.usage[part.name]
         elif part.exit is None:
             fixed[part.depth] += value
@@ -166,9 +168,12 @@ def exit_problem(table: ScoreTable, costs: Costs, pages: DevicePages, decisions:
 def cheapest_ms(costs: Costs, pages: DevicePages) -> float:
     """A lower bound on the mean latency of any policy: everybody leaves at the exit that is reached most cheaply.
 
-    That is the first one, unless its head costs more than what follows it. Of parts that a gate may pass by, none runs.
+    That is the first one, unless its head costs more than what follows it. Of parts that a gate may pass by, none runs;
+    of the variants of a fork, the cheapest.
     """
     exits = max((part.exit + 1 for part in costs.parts if part.exit is not None), default=0)
     passed = {part.name: np.zeros(1) for part in costs.parts if part.choice is not None}
     paths = [(Policy.single(exits, k), np.full(1, k, dtype=np.int64)) for k in range(exits + 1)]
-    return min(pages.predict(costs, policy, taken, seed=0, usage=passed).mean_ms for policy, taken in paths)
+    ways = [passed | usage for usage in variant_usage(costs.parts).values()]
+    found = (pages.predict(costs, policy, taken, seed=0, usage=way) for policy, taken in paths for way in ways)
+    return min(each.mean_ms for each in found)

@@ -77,7 +77,9 @@ class DevicePages:
         matrix = counts(costs.parts, policy, exit_taken, usage)
         curves = self.lookup(costs)
         price = np.array([curve.at(min(self.batch, curve.batches[-1])) for curve in curves])
-        worst = counts(costs.parts, policy, np.array([_deepest(policy)]), dearest_usage(costs.parts, price))[0]
+        deepest = np.array([_deepest(policy)])
+        dearest = dearest_usage(costs.parts, price * counts(costs.parts, policy, deepest)[0])
+        worst = counts(costs.parts, policy, deepest, dearest)[0]
         if self.batch == 1:
             compacting = [part.kind == "compact" for part in costs.parts]
             matrix[:, compacting] = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final, final
 
 import numpy as np
@@ -45,14 +46,16 @@ def paths(network: DynamicNetwork, *, batch: int = 1) -> tuple[tuple[Policy, int
     """Ways through a network that do not depend on the input, each with the exit where it ends.
 
     Each exit used alone, the final head, and, for one input at a time, all exits tried in vain. A batch out of which
-    nobody leaves is not compacted, which only the network itself can tell.
+    nobody leaves is not compacted, which only the network itself can tell. All of these at every level of a knob that
+    has such.
     """
     exits = network.exits
     found = [(Policy.single(exits, exit_index), exit_index) for exit_index in range(exits + 1)]
     if exits and batch == 1:
         scheme = network.exit_steps[0].decisions[0].name
         found.append((Policy(scheme, (_NEVER_REACHED,) * exits), exits))
-    return tuple(found)
+    settings = product(*([(knob, level) for level in levels] for knob, levels in network.levels.items()))
+    return tuple((replace(policy, setting=setting), end) for setting in settings for policy, end in found)
 
 
 def ways_of(network: DynamicNetwork, x: Tensor) -> tuple[Way, ...]:

@@ -23,6 +23,7 @@ from ..hardware.inventory import Costs
 from ..hardware.streams import Streams
 from ..spaces.network import DynamicNetwork
 from ..spaces.policy import Policy
+from ..spaces.trace import dearest_usage, usage_row
 from .candidate import candidate_folder
 from .ledger.entities import Point, PointKey
 from .ledger.store import Ledger
@@ -171,13 +172,13 @@ class Examiner:
 
 def whole_macs(costs: Costs) -> float:
     """Work of the same network run whole: no exit is tried, no gate asked, of every choice the dearest branch runs."""
-    whole, dearest = 0.0, dict[str, float]()
-    for part, macs in zip(costs.parts, costs.macs, strict=True):
-        if part.choice is not None:
-            dearest[part.choice] = max(dearest.get(part.choice, 0.0), float(macs))
-        elif part.exit is None and part.kind != "gate":
-            whole += macs
-    return whole + sum(dearest.values())
+    macs = np.array(
+        [
+            float(work) if part.exit is None and part.kind != "gate" else 0.0
+            for part, work in zip(costs.parts, costs.macs, strict=True)
+        ]
+    )
+    return float(macs @ usage_row(costs.parts, dearest_usage(costs.parts, macs)))
 
 
 def measure_routed(

@@ -18,7 +18,7 @@ from ..spaces.architecture import Architecture
 from ..spaces.policy import Policy
 from ..spaces.space import describe
 from ..spaces.teacher import epochs_spent
-from ..spaces.trace import dearest_usage
+from ..spaces.trace import dearest_usage, usage_row
 from .ledger.entities import Counts, Evaluation, Point, PointKey
 from .ledger.store import Ledger
 from .outcome import Scored
@@ -36,10 +36,11 @@ def reference_of(problem: Problem, costs: Sequence[Costs], book: LatencyBook) ->
         exits = max((part.exit + 1 for part in each.parts if part.exit is not None), default=0)
         full = Policy.never(exits)
         everyone = np.full(1, exits)
-        dearest["macs"] = max(dearest["macs"], float(sum(each.macs)))
+        macs = np.array(each.macs, dtype=float)
+        usage = dearest_usage(each.parts, macs)
+        dearest["macs"] = max(dearest["macs"], float(macs @ usage_row(each.parts, usage)))
         dearest["parameters"] = max(dearest["parameters"], float(each.parameters))
         for name, pages in book.devices.items():
-            usage = dearest_usage(each.parts, np.array(each.macs, dtype=float))
             ms = pages.predict(each, full, everyone, seed=0, usage=usage).mean_ms
             for metric in ("latency_ms", "latency_p95_ms", "latency_worst_ms"):
                 key = f"{metric}@{name}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -33,6 +33,7 @@ class Backbone(nn.Module):
         head: turns the last features into logits `b x c`.
         view: what exit heads see of the features after any block; the features themselves if absent.
         peek: what gates see of the features before any block; what exit heads see if absent.
+        least_side: of the smallest images that it takes; None: it takes inputs of one shape only.
 
     A view and a peek have no weights but such as the head uses.
 
@@ -49,6 +50,7 @@ class Backbone(nn.Module):
         head: nn.Module,
         view: nn.Module | None = None,
         peek: nn.Module | None = None,
+        least_side: int | None = None,
     ) -> None:
         super().__init__()
         if sum(stages) != len(blocks):
@@ -59,6 +61,7 @@ class Backbone(nn.Module):
         self.head = head
         self.view = nn.Identity() if view is None else view
         self.peek = self.view if peek is None else peek
+        self.least_side = least_side
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `b x c` of the plain, static network."""
@@ -85,6 +88,8 @@ class Outline:
         peek_shapes: shape of what gates see before each block; empty: the features.
         selective: whether each block can run with inner channels that are picked for each input.
         kind: of the inputs.
+        input_shape: of one input.
+        least_side: of the smallest images that it takes; None: it takes inputs of one shape only.
         reads: whether each block reads a piece of the input, and may leave it out.
         pads: whether each block's piece may hold nothing but padding.
     """
@@ -99,6 +104,8 @@ class Outline:
     peek_shapes: tuple[tuple[int, ...], ...] = ()
     selective: tuple[bool, ...] = ()
     kind: str = "image"
+    input_shape: tuple[int, ...] = ()
+    least_side: int | None = None
     reads: tuple[bool, ...] = ()
     pads: tuple[bool, ...] = ()
 
@@ -118,6 +125,10 @@ class Outline:
     def peeked(self, block: int) -> tuple[int, ...]:
         """Shape of what a gate before a block sees."""
         return self.peek_shapes[block] if self.peek_shapes else self.before(block)
+
+    def showing(self, shape: tuple[int, ...]) -> Outline:
+        """The same outline with gates that see something of this shape."""
+        return replace(self, peek_shapes=(shape,) * self.blocks)
 
     @property
     def chunks(self) -> tuple[int, ...]:
@@ -244,6 +255,8 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         tuple(peeks),
         tuple(isinstance(block, AbstractSelective) for block in backbone.blocks),
         signature.kind,
+        signature.input_shape,
+        backbone.least_side,
         tuple(isinstance(block, AbstractChunk) for block in backbone.blocks),
         tuple(isinstance(block, AbstractChunk) and block.pads for block in backbone.blocks),
     )

@@ -96,7 +96,7 @@ class AbstractBlockFamily(AbstractFamily):
     def suggest(self, scope: Scope, outline: Outline) -> Any | None:
         """Whether at all (rivals for the blocks are asked about by the space), blocks, then the options."""
         options = self.placements(outline)
-        if not options or not (self.rewrites_blocks or scope.boolean("used")):
+        if not options or not (self._rival or scope.boolean("used")):
             return None
         # Backbones differ in how many blocks fit, and a name always means the same range.
         chosen = scope.categorical(f"placement_of_{len(self.fitting(outline))}", tuple(options))
@@ -114,7 +114,7 @@ class AbstractBlockFamily(AbstractFamily):
         themes = math.prod(_size(given, outline) for given in questions.values() if isinstance(given, AbstractRanges))
         listed = {name: given for name, given in questions.items() if not isinstance(given, AbstractRanges)}
         rows = sum(map(self.possible, _rows(listed)))
-        return len(self.placements(outline)) * themes * rows + (not self.rewrites_blocks)
+        return len(self.placements(outline)) * themes * rows + (not self._rival)
 
     def cover(self, outline: Outline) -> Iterator[Any]:
         """Every placement with all options that change what runs."""
@@ -132,6 +132,11 @@ class AbstractBlockFamily(AbstractFamily):
         """The different sets of blocks to choose from, by name; none if some question has no answer here."""
         answered = all(_size(given, outline) for given in self._questions().values())
         return placed(self.fitting(outline), self.placement) if answered else {}
+
+    @property
+    def _rival(self) -> bool:
+        """Whether the space asks if it is there at all."""
+        return self.rewrites_blocks or self.forks
 
     def _questions(self) -> dict[str, Any]:
         names = [each.name for each in dataclasses.fields(self.choice_type)]

@@ -9,9 +9,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from .decider import information, load_balance
+from .decider import Decider
 from .gate import GateUnit
-from .gradient import AbstractGradient, one_hot, uniform
+from .gradient import AbstractGradient
 from .step import AbstractStep, Routing, Simulation
 from .trace import COMPACT, Part, PartInfo
 
@@ -36,8 +36,7 @@ class Branch:
 class ChoiceStep(AbstractStep):
     """Gate, then one branch for each input.
 
-    The branch with the largest logit runs. A knob `s` adds `s * work` to the logit of each branch: above 0 more is
-    spent, below 0 less, and no weight changes.
+    The branch with the largest logit runs; a knob tilts the logits towards dear branches or away from them.
 
     Args:
         index: number of the choice in the network.
@@ -47,13 +46,9 @@ class ChoiceStep(AbstractStep):
         knob: name of the knob, shared by all choices of a family; None where no branch is dearer than another.
         place: where in the network the choice is, from 0 to 1.
         balance: factor of the loss that keeps all branches in use.
-        explore: share of the inputs that take a branch at random when training begins; it falls to 0 at half of it.
-            Without it a branch that no input picks would never learn anything, and so never be picked.
-        informed: factor of the reward for decisions that tell inputs apart. Without it a resource target is met by
-            gates that are always open and others that are always shut: a smaller network, and a static one.
+        explore: share of the inputs that take a branch at random when training begins.
+        informed: factor of the reward for decisions that tell inputs apart.
     """
-
-    works: Tensor
 
     def __init__(
         self,
@@ -71,17 +66,13 @@ class ChoiceStep(AbstractStep):
         super().__init__()
         self.index = index
         self.knob = knob
-        self.unit = gate
-        self.gate = gate.module
+        works = tuple(each.work for each in branches)
+        self.decider = Decider(
+            gate, works, gradient=gradient, knob=knob, place=place, balance=balance, explore=explore, informed=informed
+        )
         self.branches = nn.ModuleList(nn.Identity() if each.module is None else each.module for each in branches)
         self.idle = tuple(each.module is None for each in branches)
         self.tokens = tuple(each.token for each in branches)
-        self.register_buffer("works", torch.tensor([each.work for each in branches]), persistent=False)
-        self.gradient = gradient
-        self.place = place
-        self.balance = balance
-        self.explore = explore
-        self.informed = informed
         self.gate_name = f"gate.{index}"
         self.branch_names = tuple(f"branch.{index}.{j}" for j in range(len(branches)))
         self.move_names = tuple(f"move.{index}.{j}" for j in range(len(branches)))
@@ -90,10 +81,8 @@ class ChoiceStep(AbstractStep):
         """Gate with its decision, branches that compute, and for batches the gathering of each branch's inputs."""
         features, at = run.features, f"choice.{self.index}"
         shape = tuple(features.shape[1:])
-        state = self.unit.state(features, run.memory)
-        inputs = (features,) if state is None else (features, state)
-        deciding = ("gate", self.unit.token, len(self.idle), shape, self.knob is None)
-        parts = [Part(PartInfo(self.gate_name, "gate", self.depth), self.gating, inputs, deciding)]
+        inputs, deciding = self.decider.inputs(features, run.memory), self.decider.part_token(shape)
+        parts = [Part(PartInfo(self.gate_name, "gate", self.depth), self.decider.gating, inputs, deciding)]
         for j, branch in enumerate(self.branches):
             if not self.idle[j]:
                 assert isinstance(branch, nn.Module)
@@ -105,23 +94,22 @@ class ChoiceStep(AbstractStep):
         for j, name in enumerate(self.move_names):
             if not self.idle[j]:
                 info = PartInfo(name, COMPACT, self.depth, choice=f"{at}.move")
-                parts.append(Part(info, _Move(), (features, made), moving))
+                parts.append(Part(info, Move(), (features, made), moving))
         return tuple(parts)
+
+    def names(self) -> tuple[str, ...]:
+        """Gate, branches that compute, and the gathering of their inputs."""
+        ways = zip(self.branch_names, self.move_names, self.idle, strict=True)
+        return (self.gate_name, *(name for *both, idle in ways if not idle for name in both))
 
     def watched(self) -> Mapping[str, nn.Module]:
         """The gate and the branches that compute."""
         ways = zip(self.branch_names, self.branches, self.idle, strict=True)
-        return {self.gate_name: self.gate, **{name: branch for name, branch, idle in ways if not idle}}
-
-    def logits(self, features: Tensor, memory: dict[str, Tensor], setting: Mapping[str, float]) -> Tensor:
-        """`b x k` with the knob at its setting; the memory is brought up to date."""
-        made = self.unit.logits(features, memory)
-        return made if self.knob is None else made + setting.get(self.knob, 0.0) * self.works
+        return {self.gate_name: self.decider.gate, **{name: branch for name, branch, idle in ways if not idle}}
 
     def simulate(self, run: Simulation) -> None:
         """Run all branches for everybody and keep of each input the one that was picked."""
-        logits = self.logits(run.features, run.memory, run.setting)
-        weights = self._decide(logits, run) if run.progress is None else self._train(logits, run, run.progress)
+        weights = self.decider.weights(self.decider.logits(run.features, run.memory, run.setting), run)
         mixed: Tensor | None = None
         for j, branch in enumerate(self.branches):
             made = branch(run.features)
@@ -132,44 +120,11 @@ class ChoiceStep(AbstractStep):
         assert mixed is not None
         run.features = mixed
 
-    def _decide(self, logits: Tensor, run: Simulation) -> Tensor:
-        """`b x k`, one-hot, as at run time."""
-        if self.knob is not None:
-            run.margins.setdefault(self.knob, []).extend(self._margins(logits.detach()))
-        picked = logits.argmax(1)
-        if run.shuffle is not None:
-            order = torch.randperm(len(picked), generator=run.shuffle, device=run.shuffle.device)
-            picked = picked[order.to(picked.device)]
-        return one_hot(picked, logits)
-
-    def _margins(self, logits: Tensor) -> list[Tensor]:
-        """For every two branches, by how much the knob may fall before the cheaper one is ahead; `b` each."""
-        count, works = logits.shape[1], self.works
-        pairs = [(i, j) for j in range(count) for i in range(j)]
-        return [(logits[:, j] - logits[:, i]) / (works[j] - works[i]) for i, j in pairs]
-
-    def _train(self, logits: Tensor, run: Simulation, progress: float) -> Tensor:
-        """`b x k`, one-hot in value, with the gradient of the estimator."""
-        draw = self.gradient.draw(logits, progress=progress, place=self.place, generator=run.generator)
-        if self.balance:
-            run.penalties.append(self.balance * load_balance(draw.weights.detach(), logits.softmax(1)))
-        if self.informed:
-            run.penalties.append(-self.informed * information(logits))
-        if draw.log_prob is not None:
-            run.log_probs.append(draw.log_prob)
-            return draw.weights
-        share = self.explore * max(0.0, 1 - 2 * progress)
-        if share == 0:
-            return draw.weights
-        drawn = uniform(torch.Size((len(logits), 2)), logits, run.generator)
-        anywhere = one_hot((drawn[:, 1] * logits.shape[1]).long(), logits)
-        return torch.where((drawn[:, 0] < share)[:, None], anywhere, draw.weights)
-
     def route(self, run: Routing) -> None:
         """One input runs its branch; of a batch, each branch runs for the inputs that picked it."""
         run.record(self.gate_name)
         features = run.features
-        picked = self._pick(self.logits(features, run.memory, run.setting))
+        picked = self.decider.pick(self.decider.logits(features, run.memory, run.setting))
         if isinstance(picked, int):
             run.features = self._run(run, picked, features, None)
             return
@@ -196,21 +151,10 @@ class ChoiceStep(AbstractStep):
         made: Tensor = self.branches[j](features)
         return made
 
-    def _pick(self, logits: Tensor) -> int | Tensor:
-        """The branch of a single input (a join of host and device), or of each of many."""
-        picked = logits.argmax(1)
-        return int(picked.item()) if logits.shape[0] == 1 else picked
-
-    def gating(self, features: Tensor, state: Tensor | None = None) -> object:
-        """The gate and its decision as routed mode makes them, for the stopwatch."""
-        memory = {} if state is None or self.unit.memory is None else {self.unit.memory: state}
-        picked = self._pick(self.logits(features, memory, {}))
-        return picked if isinstance(picked, int) else [(picked == j).nonzero() for j in range(len(self.idle))]
-
 
 @final
-class _Move:
-    """The gathering of a branch's inputs and the writing back of what it made, for the stopwatch."""
+class Move:
+    """The gathering of some inputs and the writing back of what was made of them, for the stopwatch."""
 
     def __call__(self, features: Tensor, made: Tensor) -> object:
         rows = torch.arange(features.shape[0], device=features.device)

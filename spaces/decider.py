@@ -28,7 +28,8 @@ class Decider(nn.Module):
         balance: factor of the loss that keeps all ways in use.
         explore: share of the inputs that take a way at random when training begins; it falls to 0 at half of it.
             Without it a way that no input picks would never learn anything, and so never be picked.
-        informed: factor of the reward for decisions that tell inputs apart.
+        informed: factor of the reward for decisions that tell inputs apart. Without it a resource target is met by
+            gates that are always open and others that are always shut: a smaller network, and a static one.
     """
 
     works: Tensor
@@ -58,7 +59,7 @@ class Decider(nn.Module):
 
     def inputs(self, features: Tensor, memory: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """What the gate is called with."""
-        state = self._state(features, memory)
+        state = self.unit.state(features, dict(memory))
         return (features,) if state is None else (features, state)
 
     def part_token(self, shape: tuple[int, ...]) -> Hashable:
@@ -67,19 +68,8 @@ class Decider(nn.Module):
 
     def logits(self, features: Tensor, memory: dict[str, Tensor], setting: Mapping[str, float]) -> Tensor:
         """`b x k` with the knob at its setting; the memory is brought up to date."""
-        state = self._state(features, memory)
-        if state is None:
-            made: Tensor = self.gate(features)
-        else:
-            assert self.unit.memory is not None
-            made, memory[self.unit.memory] = self.gate(features, state)
+        made = self.unit.logits(features, memory, asked=self.gate)
         return made if self.knob is None else made + setting.get(self.knob, 0.0) * self.works
-
-    def _state(self, features: Tensor, memory: Mapping[str, Tensor]) -> Tensor | None:
-        if self.unit.memory is None:
-            return None
-        state = memory.get(self.unit.memory)
-        return features.new_zeros(features.shape[0], self.unit.size) if state is None else state
 
     def weights(self, logits: Tensor, run: Simulation) -> Tensor:
         """`b x k`, one-hot in value, as the mode of the run asks for it."""

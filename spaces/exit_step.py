@@ -59,6 +59,7 @@ class ExitStep(AbstractStep):
         trunk_gradient: factor on the gradient that the rest of the network sends past this exit.
         token: equal tokens promise equal work on equal features; None: no promise.
         classes: number of classes; needed where a scheme learns.
+        carried: what in the memory is large, so that moving it is charged along with the features.
 
     Raises:
         ShapeError: if a scheme learns and the number of classes is not given.
@@ -76,8 +77,10 @@ class ExitStep(AbstractStep):
         trunk_gradient: float = 1.0,
         token: Hashable = None,
         classes: int | None = None,
+        carried: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
+        self.carried = carried
         self.index = index
         self.head = head
         self.decisions = decisions
@@ -122,8 +125,15 @@ class ExitStep(AbstractStep):
                 )
             )
         info = PartInfo(f"compact.{at}", COMPACT, at, at)
-        parts.append(Part(info, _Compaction(), (features, logits), (COMPACT, *shapes)))
+        carried = tuple(run.memory[name] for name in self.carried if name in run.memory)
+        moving = (COMPACT, *shapes, *(tuple(each.shape[1:]) for each in carried))
+        parts.append(Part(info, _Compaction(), (features, logits, *carried), moving))
         return tuple(parts)
+
+    def names(self) -> tuple[str, ...]:
+        """Head, one decision a scheme, compaction."""
+        decisions = (f"decide.{self.index}.{scheme.name}" for scheme in self.decisions)
+        return (f"exit.{self.index}", *decisions, f"compact.{self.index}")
 
     def watched(self) -> Mapping[str, nn.Module]:
         """The head."""
@@ -180,8 +190,8 @@ class _Judgement:
 class _Compaction:
     """The compaction as routed mode makes it, for the stopwatch: every row moves."""
 
-    def __call__(self, features: Tensor, logits: Tensor) -> object:
+    def __call__(self, features: Tensor, logits: Tensor, *carried: Tensor) -> object:
         rows = torch.arange(features.shape[0], device=features.device)
         answers = torch.empty_like(logits)
         answers[rows] = logits.index_select(0, rows)
-        return compact(features, rows, None, rows)
+        return compact(features, rows, None, rows), [each.index_select(0, rows) for each in carried]

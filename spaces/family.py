@@ -22,6 +22,7 @@ class AbstractFamily(AbstractSpec):
 
     Families that `rewrites_blocks` are rivals: each puts its own step in place of blocks, so a network has at most
     one of them. The space asks which; their `suggest` then always makes a choice, or the space offers them not at all.
+    So are families that fork a network: after a fork the features have another shape, and that happens once.
     """
 
     name: ClassVar[str]
@@ -30,6 +31,7 @@ class AbstractFamily(AbstractSpec):
     source: ClassVar[str]
     choice_type: ClassVar[type[AbstractSpec]]
     rewrites_blocks: ClassVar[bool] = False
+    forks: ClassVar[bool] = False
 
     @abc.abstractmethod
     def suggest(self, scope: Scope, outline: Outline) -> Any | None:

@@ -35,14 +35,20 @@ class GateUnit:
         found = memory.get(self.memory)
         return features.new_zeros(features.shape[0], self.size) if found is None else found
 
-    def logits(self, features: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """`b x k`; the memory is brought up to date."""
+    def logits(self, features: Tensor, memory: dict[str, Tensor], *, asked: nn.Module) -> Tensor:
+        """`b x k`; the memory is brought up to date.
+
+        Args:
+            features: what gates see.
+            memory: what decisions hand on.
+            asked: the module as the step holds it: under a variant of a fork that is a twin of the unit's own.
+        """
         state = self.state(features, memory)
         if state is None:
-            made: Tensor = self.module(features)
+            made: Tensor = asked(features)
         else:
             assert self.memory is not None
-            made, memory[self.memory] = self.module(features, state)
+            made, memory[self.memory] = asked(features, state)
         return made
 
 

@@ -51,21 +51,25 @@ class LevelStep(AbstractStep):
         self.knob = knob
         self.ways = nn.ModuleList(ways)
         self.levels = tuple(float(j - len(ways) + 1) for j in range(len(ways)))
-        self.names = tuple(f"level.{index}.{j}" for j in range(len(ways)))
+        self.level_names = tuple(f"level.{index}.{j}" for j in range(len(ways)))
 
     def parts(self, run: Simulation) -> tuple[Part, ...]:
         """Every level; a network runs one of them."""
         shape, at = tuple(run.features.shape[1:]), f"level.{self.index}"
         parts = []
-        for name, way in zip(self.names, self.ways, strict=True):
+        for name, way in zip(self.level_names, self.ways, strict=True):
             assert isinstance(way, AbstractLevel)
             token = None if way.token is None else ("level", way.token, shape)
             parts.append(Part(PartInfo(name, "branch", self.depth, choice=at), way, (run.features,), token))
         return tuple(parts)
 
+    def names(self) -> tuple[str, ...]:
+        """Every level."""
+        return self.level_names
+
     def watched(self) -> Mapping[str, nn.Module]:
         """The levels."""
-        return dict(zip(self.names, self.ways, strict=True))
+        return dict(zip(self.level_names, self.ways, strict=True))
 
     def simulate(self, run: Simulation) -> None:
         """The level of the knob, everything of it computed; in training all levels, each for its share of inputs."""
@@ -77,7 +81,7 @@ class LevelStep(AbstractStep):
         if run.shuffle is not None:
             order = torch.randperm(len(run.features), generator=run.shuffle, device=run.shuffle.device)
             order = order.to(run.features.device)
-        for j, name in enumerate(self.names):
+        for j, name in enumerate(self.level_names):
             run.usage[name] = run.features.new_full((len(run.features),), float(j == picked))
         run.features = self._way(picked).whole(run.features, order)
 
@@ -105,7 +109,7 @@ class LevelStep(AbstractStep):
     def route(self, run: Routing) -> None:
         """Run the level of the knob."""
         picked = self._picked(run.setting)
-        run.record(self.names[picked])
+        run.record(self.level_names[picked])
         run.features = self._way(picked)(run.features)
 
     def _way(self, level: int) -> AbstractLevel:

@@ -84,13 +84,17 @@ class MixtureStep(AbstractStep):
             parts.append(Part(info, _gather_and_add, (features, made), (COMPACT, "add", shape, after)))
         return (*parts, mixing)
 
+    def names(self) -> tuple[str, ...]:
+        """Gate, branches, the gathering of their inputs, the weighted sum."""
+        return (self.gate_name, *self.branch_names, *self.move_names, self.mix_name)
+
     def watched(self) -> Mapping[str, nn.Module]:
         """The gate and the branches."""
         return {self.gate_name: self.gate, **dict(zip(self.branch_names, self.branches, strict=True))}
 
     def simulate(self, run: Simulation) -> None:
         """Run all branches for everybody and add up those that were picked."""
-        logits = self.unit.logits(run.features, run.memory)
+        logits = self.unit.logits(run.features, run.memory, asked=self.gate)
         if run.progress is None:
             weights, chosen = self._decide(logits, run)
         else:
@@ -146,7 +150,7 @@ class MixtureStep(AbstractStep):
         """One input runs its branches; of a batch, each branch runs for the inputs that picked it."""
         run.record(self.gate_name)
         features = run.features
-        weights, picked = self._pick(self.unit.logits(features, run.memory))
+        weights, picked = self._pick(self.unit.logits(features, run.memory, asked=self.gate))
         if len(features) == 1:
             run.features = _mix(*(self._run(run, j, features) for j in picked[0].tolist()), weights=weights)
         else:
@@ -175,7 +179,7 @@ class MixtureStep(AbstractStep):
     def gating(self, features: Tensor, state: Tensor | None = None) -> object:
         """The gate and its decision as routed mode makes them, for the stopwatch."""
         memory = {} if state is None or self.unit.memory is None else {self.unit.memory: state}
-        weights, picked = self._pick(self.unit.logits(features, memory))
+        weights, picked = self._pick(self.unit.logits(features, memory, asked=self.gate))
         if len(features) == 1:
             return weights, picked[0].tolist()
         return weights, [(picked == j).nonzero(as_tuple=True) for j in range(len(self.branches))]

@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from . import chain
 from .architecture import Architecture
 from .decisions import decision
 from .errors import ShapeError, SpecError
@@ -44,6 +45,8 @@ class DynamicNetwork(nn.Module):
         signature: inputs and classes.
         steps: the chain; its last step ends in the final head.
         targets: what training charges for.
+
+    `levels` holds the only values of those knobs that name one of a few ways.
     """
 
     def __init__(
@@ -59,18 +62,20 @@ class DynamicNetwork(nn.Module):
         self.signature = signature
         self.targets = targets
         self.steps = nn.ModuleList(steps)
-        self.exits = 0
-        for step in steps:
-            step.depth = self.exits
-            self.exits += isinstance(step, ExitStep)
-        self.levels = {step.knob: step.levels for step in steps if step.knob is not None and step.levels}
-        self.knobs = tuple(dict.fromkeys(step.knob for step in steps if step.knob is not None))
-        self._schemes = tuple({s.name for s in step.decisions} for step in steps if isinstance(step, ExitStep))
+        self.exits = chain.number(steps)
+        whole = [step for _, step in chain.walk(steps)]
+        self.knobs = tuple(dict.fromkeys(step.knob for step in whole if step.knob is not None))
+        self.levels = {step.knob: step.levels for step in whole if step.knob is not None and step.levels}
+        self._schemes = tuple({s.name for s in step.decisions} for step in self.exit_steps)
 
     @property
     def exit_steps(self) -> tuple[ExitStep, ...]:
-        """The early exits in depth order."""
-        return tuple(step for step in self.steps if isinstance(step, ExitStep))
+        """The early exits in depth order; those under all variants of a fork share their temperature."""
+        return tuple(step for step in chain.path(self._chain) if isinstance(step, ExitStep))
+
+    @property
+    def _chain(self) -> Sequence[AbstractStep]:
+        return self.steps  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Simulated mode: the logits `b x c` of every exit, the final head last."""
@@ -95,9 +100,7 @@ class DynamicNetwork(nn.Module):
             shuffle: permutes decisions among inputs.
         """
         run = Simulation(x, setting or {}, progress, generator, shuffle)
-        for step in self.steps:
-            assert isinstance(step, AbstractStep)
-            step.simulate(run)
+        chain.simulate(self._chain, run)
         return run
 
     @torch.no_grad()
@@ -119,10 +122,7 @@ class DynamicNetwork(nn.Module):
         scheme = decision(policy.decision, "policy.decision")
         self._check(x, policy)
         run = Routing(x, policy, scheme, recorder, size=x.shape[0], setting=dict(policy.setting))
-        for step in self.steps:
-            step.route(run)  # type: ignore[operator]
-            if run.done:
-                break
+        chain.route(self._chain, run)
         assert run.logits is not None
         assert run.exit_taken is not None
         return Routed(run.logits, run.exit_taken)
@@ -130,13 +130,8 @@ class DynamicNetwork(nn.Module):
     @torch.no_grad()
     def parts(self) -> tuple[Part, ...]:
         """All parts that routed mode may run, in execution order, with example inputs at batch 1."""
-        run = Simulation(ramp_input(self.signature, next(self.parameters())))
-        parts: list[Part] = []
-        for step in self.steps:
-            assert isinstance(step, AbstractStep)
-            parts.extend(step.parts(run))
-            step.simulate(run)
-        return tuple(parts)
+        example = ramp_input(self.signature, next(self.parameters()))
+        return tuple(chain.parts(self._chain, Simulation(example)))
 
     def _check(self, x: Tensor, policy: Policy) -> None:
         if self.training:

@@ -14,8 +14,9 @@ from torch import nn
 
 from .architecture import Architecture
 from .backbone import Backbone, Outline, Signature
-from .errors import ShapeError
+from .errors import ShapeError, SpecError
 from .exit_step import ExitStep
+from .fork_step import ForkStep
 from .network import DynamicNetwork
 from .normalize import Normalize
 from .resource import ResourceTarget
@@ -41,8 +42,10 @@ class Plan:
         self.signature = signature
         self.targets: list[ResourceTarget] = []
         self._blocks: list[nn.Module] = list(backbone.blocks)
+        self._start: list[AbstractStep] = []
         self._before_stem: list[AbstractStep] = []
         self._first: list[AbstractStep] = []
+        self._last: list[AbstractStep] = []
         self._after: list[list[nn.Module]] = [[] for _ in backbone.blocks]
 
     def block(self, block: int) -> nn.Module:
@@ -70,6 +73,10 @@ class Plan:
         self.block(block)
         self._blocks[block] = module
 
+    def insert_start(self, step: AbstractStep) -> None:
+        """Put a step before everything: it sees the raw inputs."""
+        self._start.append(step)
+
     def insert_before_stem(self, step: AbstractStep) -> None:
         """Put a step between the normalised input and the stem."""
         self._before_stem.append(step)
@@ -77,6 +84,10 @@ class Plan:
     def insert_first(self, step: AbstractStep) -> None:
         """Put a step between the stem and the first block."""
         self._first.append(step)
+
+    def insert_last(self, step: AbstractStep) -> None:
+        """Put a step between the last block, with all that follows it, and the final head."""
+        self._last.append(step)
 
     def insert_after(self, block: int, link: nn.Module) -> None:
         """Put a step, or a plain module, between block number `block` and what follows it.
@@ -99,21 +110,36 @@ class Plan:
         """The network: every run of plain blocks becomes one segment, the final head ends the last.
 
         Raises:
-            SpecError: if exits of several families do not go together.
+            SpecError: if two steps fork the network, or exits of several families do not go together.
         """
-        chain = _Chain([Normalize(self.signature)])
-        for step in self._before_stem:
-            chain.add(step)
-        chain.add(self.backbone.stem)
-        for step in self._first:
+        chain = _Chain()
+        before = (*self._start, Normalize(self.signature), *self._before_stem)
+        for step in (*before, self.backbone.stem, *self._first):
             chain.add(step)
         for block, following in zip(self._blocks, self._after, strict=True):
             for link in (block, *following):
                 chain.add(link)
+        for step in self._last:
+            chain.add(step)
         chain.add(self.backbone.head)
         chain.close(final=True)
         _number([step for step in chain.steps if isinstance(step, ExitStep)])
-        return DynamicNetwork(architecture, self.signature, chain.steps, targets=tuple(self.targets))
+        return DynamicNetwork(architecture, self.signature, _forked(chain.steps), targets=tuple(self.targets))
+
+
+def _forked(steps: list[AbstractStep]) -> list[AbstractStep]:
+    """The steps up to the fork, which takes what follows it."""
+    forks = [index for index, step in enumerate(steps) if isinstance(step, ForkStep)]
+    if len(forks) > 1:
+        knobs = " and ".join(str(steps[index].knob) for index in forks)
+        message = f"each change the shape of all that follows, and one network can do so once; drop one of {knobs}"
+        raise SpecError("", message)
+    for index in forks:
+        fork = steps[index]
+        assert isinstance(fork, ForkStep)
+        fork.grow(steps[index + 1 :])
+        return steps[: index + 1]
+    return steps
 
 
 def _number(steps: Sequence[ExitStep]) -> None:
@@ -133,9 +159,9 @@ def _number(steps: Sequence[ExitStep]) -> None:
 class _Chain:
     """Steps so far, and the modules that wait to become a segment."""
 
-    def __init__(self, body: list[nn.Module]) -> None:
+    def __init__(self) -> None:
         self.steps: list[AbstractStep] = []
-        self._body = body
+        self._body: list[nn.Module] = []
         self._segments = 0
 
     def add(self, link: nn.Module) -> None:

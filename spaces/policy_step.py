@@ -33,6 +33,10 @@ class PolicyStep(AbstractStep):
         token = ("policy", self.token, tuple(run.features.shape[1:]))
         return (Part(PartInfo("policy", "gate", self.depth), call, (run.features,), token),)
 
+    def names(self) -> tuple[str, ...]:
+        """The policy network."""
+        return ("policy",)
+
     def watched(self) -> Mapping[str, nn.Module]:
         """The policy network."""
         return {"policy": self.module}

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, final
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from . import chain
 from .architecture import Architecture
 from .backbone import AbstractBackbone, Backbone, Outline, Signature
 from .decisions import decision
@@ -31,8 +33,7 @@ from .policy import Policy
 from .scope import Chance, Scalar, Scope, enumerate_points
 from .signature import random_inputs
 from .space import Space, backbone_outline, build
-from .step import AbstractStep
-from .trace import COMPACT, Recorder, counts
+from .trace import COMPACT, Recorder, counts, within
 
 Candidate = tuple[dict[str, Scalar], Architecture]
 SIGNATURES = {  # a small task of each kind
@@ -86,7 +87,7 @@ def fitting(family: AbstractFamily, backbone: AbstractBackbone, signature: Signa
 
     The first options are the smallest, so its members can be listed.
     """
-    fewest = 1 if family.rewrites_blocks else 2  # families that are free to stay away count that too
+    fewest = 1 if family.rewrites_blocks or family.forks else 2  # families that are free to stay away count that too
     for _, choice in enumerate_points(backbone.suggest):
         shapes = backbone_outline(backbone.name, choice, signature)
         if family.size(shapes) >= fewest:
@@ -215,9 +216,8 @@ def hooked(network: DynamicNetwork) -> Iterator[Counter[str]]:
         return module.register_forward_hook(lambda _module, given, _made: rows.update({name: given[0].shape[0]}))
 
     handles = []
-    for step in network.steps:
-        assert isinstance(step, AbstractStep)
-        handles += [watch(module, name) for name, module in step.watched().items()]
+    for variant, step in chain.walk(list(network.steps)):  # type: ignore[arg-type]
+        handles += [watch(module, within(name, variant)) for name, module in step.watched().items()]
     yield rows
     for handle in handles:
         handle.remove()
@@ -227,12 +227,18 @@ def settings(network: DynamicNetwork, x: Tensor, *, seed: int, most: int = 3) ->
     """Settings of the knobs that keep clear of every border, those first that divide the inputs."""
     if not network.knobs:
         return [{}]
+    free = [knob for knob in network.knobs if knob not in network.levels]
+    rows = [[(knob, value) for value in values] for knob, values in network.levels.items()]
+    named = [{knob: value for knob, value in row if value} for row in product(*rows)]
+    if not free:
+        return named
     with torch.no_grad():
         margins = network.simulate(x).margins
     levels = [(knob, -float(gaps.double().median())) for knob, each in margins.items() for gaps in each]
     order = np.random.default_rng(seed).permutation(len(levels))
-    tried = [{levels[i][0]: levels[i][1] + 1e-3 * k} for i in order for k in (1, -3)]
-    tried += [{knob: value} for knob, values in network.levels.items() for value in values if value != 0]
+    tried = [
+        {**named[n % len(named)], levels[i][0]: levels[i][1] + 1e-3 * k} for n, i in enumerate(order) for k in (1, -3)
+    ]
     found = [setting for setting in (*tried, {}) if _clear(network, x, setting)]
     assert found, "no setting of the knobs keeps clear of every border"
     return sorted(found, key=lambda setting: not _divides(network, x, setting))[:most]
@@ -241,7 +247,7 @@ def settings(network: DynamicNetwork, x: Tensor, *, seed: int, most: int = 3) ->
 def _divides(network: DynamicNetwork, x: Tensor, setting: dict[str, float]) -> bool:
     with torch.no_grad():
         usage = network.simulate(x, setting=setting).usage
-    return any(0 < float(used.mean()) < 1 for used in usage.values())
+    return any(bool(used.min() < used.max()) for used in usage.values())
 
 
 def _clear(network: DynamicNetwork, x: Tensor, setting: dict[str, float]) -> bool:
@@ -324,7 +330,7 @@ def with_gradients(architecture: Architecture, family: str) -> list[Architecture
     """The same architecture with every gradient estimator in turn, if its family learns to decide."""
     whole = architecture.to_mapping()
     choice = whole["families"].get(family, {})
-    if "gating" not in choice:
+    if not choice.get("gating"):
         return [architecture]
     made = []
     for member in GRADIENTS:

@@ -106,7 +106,8 @@ class ResourceTarget:
     """What a network is charged for in training.
 
     Args:
-        branches: for each choice the parts that compute, by rising work.
+        branches: for each choice the parts that compute, by rising work. A name that begins with `@` stands for all
+            parts under that variant of a fork.
         choice: the target.
     """
 
@@ -126,10 +127,12 @@ class ResourceTarget:
         if self.choice.resource == "rate":
             return dict.fromkeys(names, 1.0)
         known = costs.get(self.choice.resource, {})
-        missing = [name for name in names if name not in known]
+        found = {name: _costs(name, known) for name in names}
+        missing = [name for name, each in found.items() if not each]
         if missing:
             raise SpecError("resource", f"{self.choice.resource} needs the cost of {', '.join(missing)}")
-        return {name: known[name] for name in names}
+        # A variant costs what its parts do together, a part that runs under any variant what it does on average.
+        return {name: sum(each) / (1 if name.startswith("@") else len(each)) for name, each in found.items()}
 
     def spent(self, usage: Mapping[str, Tensor], prices: Mapping[str, float]) -> Tensor:
         """Share of the dearest branches' cost that was spent, for each input and choice: `b x choices`."""
@@ -154,3 +157,15 @@ class ResourceTarget:
         else:
             distance = ((spent * weights).sum() - self.choice.target) ** 2
         return self.choice.weight * distance
+
+
+_FREE = ("decide.", "compact.", "move.", "move@")  # what is done for a decision, not for an answer
+
+
+def _costs(name: str, known: Mapping[str, float]) -> list[float]:
+    """Of the part of that name, or of all parts that the name stands for."""
+    if name in known:
+        return [known[name]]
+    if name.startswith("@"):
+        return [cost for part, cost in known.items() if part.endswith(name) and not part.startswith(_FREE)]
+    return [cost for part, cost in known.items() if part.startswith(f"{name}@")]

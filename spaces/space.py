@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import product
+from itertools import permutations, product
 from typing import Any, final
 
 import torch
@@ -180,38 +180,55 @@ class Space(AbstractSpec):
         return tuple(dict.fromkeys(name for member in self.families for name in member.decisions()))
 
     def _suggest_families(self, scope: Scope, shapes: Outline) -> dict[str, AbstractSpec | None]:
-        """A choice of each family; of rivals for the blocks, of at most one."""
-        rivals = self.rivals(shapes)
-        rival = "none"
-        if rivals:
-            # Backbones differ in what fits them, and a name always means the same range.
-            names = tuple(member.name for member in rivals)
-            rival = scope.categorical(f"blocks.{'_or_'.join(names)}", ("none", *names))
+        """A choice of each family; of rivals for the blocks, and of those that fork the network, of at most one."""
+        chosen = self._rival(scope / "blocks", self.rivals(shapes))
+        if not any(member.forks for member in chosen):
+            chosen += self._rival(scope / "fork", self.forking(shapes))
         return {
             member.name: member.suggest(scope / member.name, shapes)
             for member in self._ordered()
-            if not member.rewrites_blocks or member.name == rival
+            if not (member.rewrites_blocks or member.forks) or member in chosen
         }
+
+    @staticmethod
+    def _rival(scope: Scope, rivals: tuple[AbstractFamily, ...]) -> tuple[AbstractFamily, ...]:
+        """One of the rivals, or none."""
+        if not rivals:
+            return ()
+        # Backbones differ in what fits them, and a name always means the same range.
+        names = tuple(member.name for member in rivals)
+        name = scope.categorical("_or_".join(names), ("none", *names))
+        return tuple(member for member in rivals if member.name == name)
 
     def rivals(self, shapes: Outline) -> tuple[AbstractFamily, ...]:
         """The families that would put their own steps in the place of this backbone's blocks."""
         return tuple(member for member in self._ordered() if member.rewrites_blocks and member.size(shapes) > 0)
 
+    def forking(self, shapes: Outline) -> tuple[AbstractFamily, ...]:
+        """The families that would fork this backbone, and leave its blocks in their places."""
+        members = (member for member in self._ordered() if member.forks and not member.rewrites_blocks)
+        return tuple(member for member in members if member.size(shapes) > 0)
+
     def combinations(self, shapes: Outline) -> Iterator[dict[str, AbstractSpec]]:
         """Choices of the families that together hold every part that this backbone can have in this space.
 
         Each family's parts appear in a network of its own; the segments between decision points of several
-        families, in networks with all ways in which these can cut it.
+        families, in networks with all ways in which these can cut it. After a fork all parts have other shapes, so
+        those of each family appear behind each fork as well.
         """
         yield {}
         for member in self.families:
             for made in member.cover(shapes):
                 yield {member.name: made}
         if len(self.families) > 1:
+            for fork, other in permutations(self.families, 2):
+                if fork.forks and _compose((fork, other)):
+                    for pair in product(fork.cover(shapes), other.cover(shapes)):
+                        yield dict(zip((fork.name, other.name), pair, strict=True))
             options = [[(member, made) for made in (None, *member.cuts(shapes))] for member in self.families]
             for row in product(*options):
                 chosen = [(member, made) for member, made in row if made is not None]
-                if len(chosen) > 1 and sum(member.rewrites_blocks for member, _ in chosen) <= 1:
+                if len(chosen) > 1 and _compose([member for member, _ in chosen]):
                     yield {member.name: made for member, made in chosen}
 
     def _ordered(self) -> list[AbstractFamily]:
@@ -219,11 +236,13 @@ class Space(AbstractSpec):
         return sorted(self.families, key=lambda member: order.index(member.name))
 
     def _combined(self, shapes: Outline, sizes: Sequence[int]) -> int:
-        """Combinations of choices, so many of each family: one of each that is free, of rivals at most one."""
-        rivals = {member.name for member in self.rivals(shapes)}
-        sized = list(zip(self.families, sizes, strict=True))
-        free = math.prod(size for member, size in sized if not member.rewrites_blocks)
-        return free * (1 + sum(size for member, size in sized if member.name in rivals))
+        """Combinations of choices, so many of each family: one of each that is free; of rivals for the blocks, and of
+        those that fork, at most one."""
+        sized = dict(zip((member.name for member in self.families), sizes, strict=True))
+        free = (sized[member.name] for member in self.families if not (member.rewrites_blocks or member.forks))
+        forks = 1 + sum(sized[member.name] for member in self.forking(shapes))
+        blocks = sum(sized[member.name] * (1 if member.forks else forks) for member in self.rivals(shapes))
+        return math.prod(free) * (forks + blocks)
 
 
 @final
@@ -239,6 +258,11 @@ class _First:
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         return low
+
+
+def _compose(members: Sequence[AbstractFamily]) -> bool:
+    """Whether one network can have all of them."""
+    return sum(each.rewrites_blocks for each in members) <= 1 and sum(each.forks for each in members) <= 1
 
 
 def _table(value: object, path: str) -> list[tuple[str, Any]]:

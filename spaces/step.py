@@ -8,7 +8,7 @@ score tables are filled. In *routed* mode it runs only what the decisions ask fo
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .decision import AbstractDecision
 from .policy import Policy
-from .trace import Part, PartInfo, Recorder
+from .trace import Part, PartInfo, Recorder, within
 
 
 @final
@@ -42,6 +42,7 @@ class Simulation:
         memory: what decisions hand on to later ones, `b x s` each.
         scores: scheme that learns -> `b` for each exit passed, the final head left out; their gradient stays within
             the scheme's own weights.
+        variant: of a fork, that the steps run under now.
     """
 
     features: Tensor
@@ -56,6 +57,7 @@ class Simulation:
     penalties: list[Tensor] = field(default_factory=list)
     memory: dict[str, Tensor] = field(default_factory=dict)
     scores: dict[str, list[Tensor]] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @final
@@ -78,6 +80,7 @@ class Routing:
     logits: Tensor | None = None  # b x c answers so far
     exit_taken: Tensor | None = None  # b
     done: bool = False
+    variant: str | None = None  # of a fork, that the steps run under now
 
     def record(self, name: str, rows: Tensor | None = None) -> None:
         """Note that a part runs for everybody still in the network, or for these `rows` of them."""
@@ -85,7 +88,7 @@ class Routing:
             alive = self.alive
             if rows is not None:
                 alive = rows if alive is None else alive.index_select(0, rows)
-            self.recorder.add(name, alive)
+            self.recorder.add(within(name, self.variant), alive)
 
     def leave_all(self, logits: Tensor, exit_index: int) -> None:
         """Everybody still in the network leaves with these answers."""
@@ -130,7 +133,8 @@ class AbstractStep(nn.Module, abc.ABC):
     """One link of the chain.
 
     `depth` is the number of early exits before it, set by the network that it is in; `knob` is the name of the number
-    that shifts its decisions at run time, if there is one; `levels` are the values it may have, if not any.
+    that shifts its decisions at run time, if there is one; `levels` are the only values of a knob that is no number to
+    turn but a way to name one of a few.
     """
 
     depth: int = 0
@@ -140,6 +144,10 @@ class AbstractStep(nn.Module, abc.ABC):
     @abc.abstractmethod
     def parts(self, run: Simulation) -> tuple[Part, ...]:
         """The parts this step may run in routed mode, for what an example simulation brings it (batch 1)."""
+
+    @abc.abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The names of these parts, without running anything."""
 
     @abc.abstractmethod
     def watched(self) -> Mapping[str, nn.Module]:
@@ -152,6 +160,10 @@ class AbstractStep(nn.Module, abc.ABC):
     @abc.abstractmethod
     def route(self, run: Routing) -> None:
         """Run only what is asked for."""
+
+    def chains(self) -> Sequence[tuple[str, Sequence[AbstractStep]]]:
+        """The chains within it, each with the variant that it runs under; only forks have such."""
+        return ()
 
 
 @final
@@ -178,6 +190,10 @@ class SegmentStep(AbstractStep):
     def parts(self, run: Simulation) -> tuple[Part, ...]:
         """The segment itself."""
         return (Part(self.info, self.body, (run.features,)),)
+
+    def names(self) -> tuple[str, ...]:
+        """The segment itself."""
+        return (self.info.name,)
 
     def watched(self) -> Mapping[str, nn.Module]:
         """The blocks."""

@@ -139,7 +139,7 @@ class FamilyContract:
         assert not changing, "a name always means the same range"
         places = {name.partition(".")[0] for name in ranges}
         assert family.name in places
-        assert places <= {"backbone", "blocks", space.backbones[0].name, family.name, "training"}
+        assert places <= {"backbone", "blocks", "fork", space.backbones[0].name, family.name, "training"}
 
     def test_replay_is_exact(
         self,
@@ -167,7 +167,8 @@ class FamilyContract:
         assert len(made) == len(set(made)) == family.size(small[1])
         silent = made.count(None) if family.decisions() else len(made)
         assert family.without_exits(small[1]) == silent
-        assert not (family.rewrites_blocks and None in made), "the space asks whether a rival is there at all"
+        rival = family.rewrites_blocks or family.forks
+        assert not (rival and None in made), "the space asks whether a rival is there at all"
 
     def test_cover_holds_exactly_the_parts_of_all_choices(
         self, family: AbstractFamily, backbone: AbstractBackbone, small: tuple[Any, Outline], signature: Signature
@@ -251,7 +252,7 @@ class FamilyContract:
                 with torch.no_grad():
                     run = network.simulate(x, setting=setting)
                 for name, used in run.usage.items():
-                    divided[name] = divided.get(name, False) or 0 < float(used.mean()) < 1
+                    divided[name] = divided.get(name, False) or bool(used.min() < used.max())
                 knobs = tuple(setting.items())
                 tried = policies(run.logits, network.exit_steps, family.decisions(), seed=seed)
                 taken += [check_routing(network, x, replace(policy, setting=knobs)) for policy in tried]

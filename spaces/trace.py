@@ -33,6 +33,7 @@ class PartInfo:
         decision: it runs only under this decision scheme.
         choice: the step that chooses between it and others; of the parts of one choice an input runs at most `at_most`.
         at_most: the same for all parts of a choice.
+        variant: of a fork, under which alone it runs.
     """
 
     name: str
@@ -42,6 +43,7 @@ class PartInfo:
     decision: str | None = None
     choice: str | None = None
     at_most: int = 1
+    variant: str | None = None
 
     def active(self, policy: Policy) -> bool:
         """Whether inputs that reach the part run it under this policy."""
@@ -110,8 +112,29 @@ def present(parts: tuple[PartInfo, ...], exit_taken: NDArray[np.int64]) -> NDArr
     return np.stack(there, axis=1).astype(np.float64)
 
 
+def within(name: str, variant: str | None) -> str:
+    """The name of a part under a variant of a fork."""
+    return name if variant is None else f"{name}@{variant}"
+
+
+def variant_usage(parts: tuple[PartInfo, ...]) -> dict[str | None, dict[str, NDArray[np.float64]]]:
+    """Variant -> usage of one input that runs under it: of the parts of other variants none; None: there is no fork."""
+    forked = dict.fromkeys(part.variant for part in parts if part.variant is not None)
+    variants: tuple[str | None, ...] = tuple(forked) or (None,)
+    return {
+        variant: {part.name: np.zeros(1) for part in parts if part.variant not in (None, variant)}
+        for variant in variants
+    }
+
+
+def usage_row(parts: tuple[PartInfo, ...], usage: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
+    """How often one input that gets everywhere runs each of `p` parts."""
+    return np.array([float(usage[part.name][0]) if part.name in usage else 1.0 for part in parts])
+
+
 def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Usage of one input that runs the dearest parts of every choice, as many as it may.
+    """Usage of one input that runs the dearest parts of every choice, as many as it may, under the variant where that
+    costs most.
 
     Args:
         parts: `p` parts.
@@ -121,11 +144,12 @@ def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> d
     for column, part in enumerate(parts):
         if part.choice is not None:
             options.setdefault(part.choice, []).append(column)
-    usage: dict[str, NDArray[np.float64]] = {}
+    chosen: dict[str, NDArray[np.float64]] = {}
     for columns in options.values():
         dearest = sorted(columns, key=lambda column: -weight[column])[: parts[columns[0]].at_most]
-        usage |= {parts[column].name: np.full(1, float(column in dearest)) for column in columns}
-    return usage
+        chosen |= {parts[column].name: np.full(1, float(column in dearest)) for column in columns}
+    ways = [chosen | usage for usage in variant_usage(parts).values()]
+    return max(ways, key=lambda usage: float(weight @ usage_row(parts, usage)))
 
 
 @final

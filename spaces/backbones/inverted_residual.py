@@ -205,7 +205,8 @@ class InvertedResidual(AbstractBackbone):
             nn.Flatten(),
             nn.Linear(last, signature.classes),
         )
-        return Backbone(stem=stem, blocks=blocks, stages=choice.depths, head=head)
+        least = 2 ** (len(choice.depths) - 1)
+        return Backbone(stem=stem, blocks=blocks, stages=choice.depths, head=head, least_side=least)
 
     @classmethod
     def describe(cls, choice: InvertedResidualChoice) -> str:

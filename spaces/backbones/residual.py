@@ -170,7 +170,8 @@ class Residual(AbstractBackbone):
                 blocks.append(BasicBlock(width_in, width, 2 if stage > 0 and index == 0 else 1))
                 width_in = width
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width_in, signature.classes))
-        return Backbone(stem=stem, blocks=blocks, stages=choice.depths, head=head)
+        least = 2 ** (len(choice.depths) - 1)
+        return Backbone(stem=stem, blocks=blocks, stages=choice.depths, head=head, least_side=least)
 
     @classmethod
     def describe(cls, choice: ResidualChoice) -> str:

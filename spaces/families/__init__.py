@@ -1,7 +1,7 @@
 """The families. Adding one: a file in its wing, a line in `FAMILIES`, a row in the tests.
 
 The order is the order in which families change a network: first what stands in the place of blocks, then what stands
-behind them, then what lets inputs out.
+behind them, then what lets inputs out, then what hands on less than it gets.
 """
 
 from ..errors import UnknownNameError
@@ -18,6 +18,7 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
+from .spatial import AdaptiveResolution, GlanceAndFocus, TokenMerging, TokenPruning
 from .temporal import CoarseUpdate, FrameSelection, Jumping, PaddingSkip, SkipUpdate, TemporalExit
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
@@ -35,8 +36,12 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     SqueezeExcitation,
     DynamicRelu,
     Cascade,
+    AdaptiveResolution,
     EarlyExit,
     TemporalExit,
+    GlanceAndFocus,
+    TokenPruning,
+    TokenMerging,
 )
 
 
@@ -54,6 +59,7 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 
 __all__ = [
     "FAMILIES",
+    "AdaptiveResolution",
     "BranchRouting",
     "Cascade",
     "ChannelSaliency",
@@ -62,6 +68,7 @@ __all__ = [
     "DynamicRelu",
     "EarlyExit",
     "FrameSelection",
+    "GlanceAndFocus",
     "Jumping",
     "LayerSkipping",
     "MixtureOfExperts",
@@ -70,5 +77,7 @@ __all__ = [
     "SlimmableWidth",
     "SqueezeExcitation",
     "TemporalExit",
+    "TokenMerging",
+    "TokenPruning",
     "family_type",
 ]

@@ -41,7 +41,7 @@ def test_branches_come_by_their_work() -> None:
     outline = backbone_outline("residual", SMALL, SIGNATURE)
     plan = Plan(Residual.build(SMALL, SIGNATURE), outline, SIGNATURE)
     BranchRouting.apply(BranchRoutingChoice((0,), ("pointwise", "separable", "block"), GATING, TARGET), plan)
-    works = plan._blocks[0].works
+    works = plan._blocks[0].decider.works
     assert isinstance(works, torch.Tensor)
     assert works.tolist() == pytest.approx([16 / 288, 52 / 288, 1.0])
 

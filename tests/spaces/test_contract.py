@@ -25,6 +25,7 @@ from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.decisions.testing import DecisionContract
 from dynarch.spaces.families import (
     FAMILIES,
+    AdaptiveResolution,
     BranchRouting,
     Cascade,
     ChannelSaliency,
@@ -33,6 +34,7 @@ from dynarch.spaces.families import (
     DynamicRelu,
     EarlyExit,
     FrameSelection,
+    GlanceAndFocus,
     Jumping,
     LayerSkipping,
     MixtureOfExperts,
@@ -41,6 +43,8 @@ from dynarch.spaces.families import (
     SlimmableWidth,
     SqueezeExcitation,
     TemporalExit,
+    TokenMerging,
+    TokenPruning,
 )
 from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
@@ -69,8 +73,12 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
     Cascade(little=Little((Residual(width=(2, 4), depth=(1,), stages=1), InvertedResidual(width=(2,), stages=1)))),
+    AdaptiveResolution(gating=Gating(gate=("convolutional", "pooled_mlp"), gradient=ALL_GRADIENTS)),
     EarlyExit(heads=("linear", "mlp", "conv")),
     TemporalExit(),
+    GlanceAndFocus(grid=(2, 3)),
+    TokenPruning(shares=((0.5, 1.0), (0.5, 0.75, 1.0))),
+    TokenMerging(shares=((0.5, 0.75, 1.0),), trained=(False, True)),
 )
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     Residual(width=(4, 6), depth=(1, 2), stages=2),

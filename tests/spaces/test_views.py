@@ -110,8 +110,8 @@ def test_a_gate_sees_the_peek_and_no_more(gate: str) -> None:
 def test_what_fits_no_flat_view_is_not_offered() -> None:
     family = EarlyExit(heads=("conv", "linear", "mlp"), max_exits=2)
     made = [choice for _, choice in enumerate_points(lambda scope: family.suggest(scope, OUTLINE))]
-    # No exits; one of two places with 2 heads, or both with 2 x 2; 4 objectives.
-    assert len(made) == family.size(OUTLINE) == 1 + 2 * 2 * 4 + 4 * 4
+    # No exits; one of two places with 2 heads, or both with 2 x 2; 3 objectives.
+    assert len(made) == family.size(OUTLINE) == 1 + 2 * 2 * 3 + 4 * 3
     assert {head for choice in made if choice for head in choice.heads} == {"linear", "mlp"}
     assert all("conv" not in choice.heads for choice in family.cover(OUTLINE))
     skipping = LayerSkipping(gating=Gating(gate=GATES))
