@@ -92,7 +92,8 @@ def observe(
 def _calls(costs: Costs, policy: Policy, exit_index: int, usage: Mapping[str, NDArray[np.floating[Any]]]) -> float:
     """How many parts run on a path where nothing is compacted, for inputs that are all alike."""
     row = counts(costs.parts, policy, np.array([exit_index]), {part: used[:1] for part, used in usage.items()})[0]
-    return float(sum(row[index] for index, part in enumerate(costs.parts) if part.kind != COMPACT))
+    each = [min(row[index], 1.0) if part.rows > 1 else row[index] for index, part in enumerate(costs.parts)]
+    return float(sum(n for n, part in zip(each, costs.parts, strict=True) if part.kind != COMPACT))
 
 
 def _bind(network: nn.Module, x: Tensor, policy: Policy) -> Task:

@@ -175,7 +175,9 @@ def inventory(
             keys = keys_of(parts, cache)
             for part, key in zip(parts, keys, strict=True):
                 if part.info.kind != COMPACT or compaction:
-                    found.setdefault(key.hash, (key, part))
+                    known = found.get(key.hash)
+                    if known is None or known[1].info.rows < part.info.rows:  # it must be measured for all of them
+                        found[key.hash] = (key, part)
             costs.append(_costs(network, parts, keys))
             if on_progress is not None:
                 on_progress(len(found))

@@ -68,25 +68,30 @@ class Profiler:
     def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
         parts = measurables(found, device)
         note = self._note(f"measuring on {device.name}")
-        profile(
-            parts,
-            device=device,
-            store=self._table,
-            seed=self._seed,
-            protocol=self._protocol,
-            on_progress=None if note is None else lambda done, total: self._tell(device, done, total),
-        )
+        rows = {key.hash: part.info.rows for key, part in found.parts.values()}
+        for most in sorted(set(rows.values())):  # parts that take rows are measured at more sizes
+            profile(
+                [part for part in parts if rows[part.key.hash] == most],
+                device=device,
+                store=self._table,
+                seed=self._seed,
+                batches=curve_batches(device.batch * most),
+                protocol=self._protocol,
+                on_progress=None if note is None else lambda done, total: self._tell(device, done, total),
+            )
         environment = device.environment().environment_id
         version = self._table.freeze(environment).version
-        curves = self._curves(tuple(part.key.hash for part in parts), device, environment, version)
+        curves: dict[str, PartCurve] = {}
+        for most in sorted(set(rows.values())):
+            hashes = tuple(part.key.hash for part in parts if rows[part.key.hash] == most)
+            curves |= self._curves(hashes, device, environment, version, sizes=curve_batches(device.batch * most))
         pages = DevicePages(device.batch, environment, version, IDENTITY, curves)
         correction = self._correction(device, pages)
         return DevicePages(device.batch, environment, version, correction, curves)
 
     def _curves(
-        self, hashes: tuple[str, ...], device: AbstractDevice, environment: str, version: str
+        self, hashes: tuple[str, ...], device: AbstractDevice, environment: str, version: str, *, sizes: tuple[int, ...]
     ) -> dict[str, PartCurve]:
-        sizes = curve_batches(device.batch)
         entries = self._table.entries(environment, hashes, sizes, version=version, statistic=device.statistic)
         return {each: PartCurve(sizes, tuple(entries[each, size].ms for size in sizes), each) for each in hashes}
 

@@ -105,6 +105,7 @@ class Outline:
         peek_shapes: shape of what gates see before each block; empty: the features.
         input_shape: of one input.
         least_side: of the smallest images that it takes; None: it takes inputs of one shape only.
+        tileable: whether each block can run on tiles of its features.
     """
 
     stages: tuple[int, ...]
@@ -117,6 +118,7 @@ class Outline:
     peek_shapes: tuple[tuple[int, ...], ...] = ()
     input_shape: tuple[int, ...] = ()
     least_side: int | None = None
+    tileable: tuple[bool, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -126,6 +128,15 @@ class Outline:
     def before(self, block: int) -> tuple[int, ...]:
         """Shape of the features that go into a block."""
         return self.feature_shapes[block - 1] if block else self.stem_shape
+
+    def of_stage(self, stage: int) -> range:
+        """The blocks of a stage."""
+        first = sum(self.stages[:stage])
+        return range(first, first + self.stages[stage])
+
+    def stage(self, block: int) -> int:
+        """The stage that a block is in."""
+        return next(stage for stage in range(len(self.stages)) if block in self.of_stage(stage))
 
     def viewed(self, block: int) -> tuple[int, ...]:
         """Shape of what an exit head after a block sees."""
@@ -154,6 +165,20 @@ class AbstractNarrowable(nn.Module, abc.ABC):
 
         Slices start at the first channel, so a narrow one lies within every wider one.
         """
+
+
+class AbstractTileable(nn.Module, abc.ABC):
+    """A block that can run on square tiles of its features, each on its own.
+
+    `halo` is how far it sees: a tile of side `s` follows from `s + 2 halo` numbers a side.
+    """
+
+    halo: int
+
+    @abc.abstractmethod
+    def on_tiles(self) -> nn.Module:
+        """The same block, over the same weights, without padding: tiles with their halo `n x c x (s + 2 halo) x ..` ->
+        `n x c' x s x s`."""
 
 
 def outline(backbone: Backbone, signature: Signature) -> Outline:
@@ -195,6 +220,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         tuple(peeks),
         signature.input_shape,
         backbone.least_side,
+        tuple(isinstance(block, AbstractTileable) for block in backbone.blocks),
     )
 
 

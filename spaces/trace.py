@@ -33,6 +33,8 @@ class PartInfo:
         decision: it runs only under this decision scheme.
         choice: the step that chooses between it and others; of the parts of one choice an input runs at most one.
         variant: of a fork, under which alone it runs.
+        rows: how many rows, such as tiles or tokens, an input may bring to one call of it; how often an input runs
+            such a part is the number of its rows, and those of a whole batch go through it in one call.
     """
 
     name: str
@@ -42,6 +44,7 @@ class PartInfo:
     decision: str | None = None
     choice: str | None = None
     variant: str | None = None
+    rows: int = 1
 
     def active(self, policy: Policy) -> bool:
         """Whether inputs that reach the part run it under this policy."""
@@ -64,7 +67,7 @@ class Part:
     Args:
         info: name and conditions.
         call: exactly what routed mode executes.
-        inputs: example inputs at batch 1, each `1 x ...`.
+        inputs: example inputs at batch 1, each `1 x ...`; one row of a part that takes rows.
         token: equal tokens promise equal work, so that many networks need looking at only once; None: no promise.
     """
 
@@ -86,7 +89,7 @@ def counts(
         parts: `p` parts in execution order.
         policy: the operating policy.
         exit_taken: `n` numbers of the exit each input left at; the final head is `len(policy.thresholds)`.
-        usage: part -> `n`, how often an input that got there ran it; parts without an entry run once.
+        usage: part -> `n`, how often an input that got there ran it; parts without an entry run once, for all rows.
 
     Returns:
         `n x p`.
@@ -97,7 +100,7 @@ def counts(
             # At an exit compaction moves only the inputs that stay.
             leaving = part.kind == COMPACT and part.exit is not None
             reaches = exit_taken > part.depth if leaving else exit_taken >= part.depth
-            result[:, column] = reaches if usage is None else reaches * usage.get(part.name, 1.0)
+            result[:, column] = reaches * (usage or {}).get(part.name, float(part.rows))
     return result
 
 
@@ -108,7 +111,8 @@ def within(name: str, variant: str | None) -> str:
 
 def variant_usage(parts: tuple[PartInfo, ...]) -> dict[str | None, dict[str, NDArray[np.float64]]]:
     """Variant -> usage of one input that runs under it: of the parts of other variants none; None: there is no fork."""
-    variants = dict.fromkeys(part.variant for part in parts if part.variant is not None) or {None: None}
+    forked = dict.fromkeys(part.variant for part in parts if part.variant is not None)
+    variants: tuple[str | None, ...] = tuple(forked) or (None,)
     return {
         variant: {part.name: np.zeros(1) for part in parts if part.variant not in (None, variant)}
         for variant in variants
@@ -117,7 +121,7 @@ def variant_usage(parts: tuple[PartInfo, ...]) -> dict[str | None, dict[str, NDA
 
 def usage_row(parts: tuple[PartInfo, ...], usage: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
     """How often one input that gets everywhere runs each of `p` parts."""
-    return np.array([float(usage[part.name][0]) if part.name in usage else 1.0 for part in parts])
+    return np.array([float(usage[part.name][0]) if part.name in usage else float(part.rows) for part in parts])
 
 
 def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -125,14 +129,16 @@ def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> d
 
     Args:
         parts: `p` parts.
-        weight: `p`, what each costs.
+        weight: `p`, what each costs; of parts that take rows, one row.
     """
     dearest: dict[str, int] = {}
     for column, part in enumerate(parts):
-        if part.choice is not None and weight[column] > weight[dearest.setdefault(part.choice, column)]:
-            dearest[part.choice] = column
+        if part.choice is not None:
+            most = dearest.setdefault(part.choice, column)
+            if weight[column] * part.rows > weight[most] * parts[most].rows:
+                dearest[part.choice] = column
     chosen = {
-        part.name: np.full(1, float(dearest[part.choice] == column))
+        part.name: np.full(1, float(part.rows * (dearest[part.choice] == column)))
         for column, part in enumerate(parts)
         if part.choice is not None
     }
@@ -152,10 +158,10 @@ class Recorder:
         self.size = size
         self._counts: dict[str, NDArray[np.float64]] = {}
 
-    def add(self, name: str, alive: Tensor | None) -> None:
-        """Part `name` runs now for the inputs with these numbers (None: all)."""
+    def add(self, name: str, alive: Tensor | None, times: Tensor | None = None) -> None:
+        """Part `name` runs now for the inputs with these numbers (None: all); `times`: how many rows each brings."""
         row = self._counts.setdefault(name, np.zeros(self.size))
-        row[slice(None) if alive is None else alive.cpu().numpy()] += 1
+        row[slice(None) if alive is None else alive.cpu().numpy()] += 1 if times is None else times.cpu().numpy()
 
     def counts(self, parts: tuple[PartInfo, ...]) -> NDArray[np.float64]:
         """`n x p` counts in the order of `parts`."""

@@ -8,15 +8,17 @@ from typing import ClassVar, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..backbone import AbstractBackbone, AbstractNarrowable, Backbone, Signature
+from ..backbone import AbstractBackbone, AbstractNarrowable, AbstractTileable, Backbone, Signature
 from ..scope import Scope
 from ..spec import AbstractSpec, require, require_options
 from .residual import image_channels
 
 
 @final
-class InvertedResidualBlock(AbstractNarrowable):
+class InvertedResidualBlock(AbstractNarrowable, AbstractTileable):
     """Expand, filter each channel, project back; a shortcut where shapes allow; `b x c x h x w`."""
+
+    halo = 1  # only the filter looks around
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -37,6 +39,26 @@ class InvertedResidualBlock(AbstractNarrowable):
     def narrowed(self, share: float) -> nn.Module:
         """The block with the first `share` of its expanded channels."""
         return _NarrowInvertedResidual(self, max(1, round(share * self.inner)))
+
+    def on_tiles(self) -> nn.Module:
+        """The block on tiles with a halo of 1."""
+        return _TiledInvertedResidual(self)
+
+
+@final
+class _TiledInvertedResidual(nn.Module):
+    """A block with a shortcut whose filter eats up the halo."""
+
+    def __init__(self, block: InvertedResidualBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`n x c x (s + 2) x (s + 2)` -> `n x c x s x s`."""
+        block = self.block
+        spread = functional.conv2d(block.expand(x), _first_weight(block.filter), groups=block.inner)
+        made: Tensor = block.project(functional.relu6(block.filter[1](spread)))
+        return x[:, :, 1:-1, 1:-1] + made
 
 
 @final

@@ -15,13 +15,14 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
-from .spatial import AdaptiveResolution
+from .spatial import AdaptiveResolution, BlockSparse
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
     SlimmableWidth,
     MixtureOfExperts,
     DynamicConvolution,
+    BlockSparse,
     SqueezeExcitation,
     DynamicRelu,
     AdaptiveResolution,
@@ -44,6 +45,7 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 __all__ = [
     "FAMILIES",
     "AdaptiveResolution",
+    "BlockSparse",
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",

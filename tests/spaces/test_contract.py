@@ -15,6 +15,7 @@ from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.families import (
     FAMILIES,
     AdaptiveResolution,
+    BlockSparse,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
@@ -38,6 +39,7 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     SlimmableWidth(gating=Gating(gradient=ALL_GRADIENTS)),
     MixtureOfExperts(gating=Gating(gradient=ALL_GRADIENTS)),
     DynamicConvolution(),
+    BlockSparse(tile=(1, 2, 4), gating=Gating(gate=("spatial",), gradient=ALL_GRADIENTS)),
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
     AdaptiveResolution(gating=Gating(gate=("convolutional", "pooled_mlp"), gradient=ALL_GRADIENTS)),
