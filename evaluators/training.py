@@ -16,7 +16,8 @@ from ..spaces.architecture import Architecture
 from ..spaces.backbone import Signature
 from ..spaces.errors import EvaluationFailed
 from ..spaces.exit_objectives import AbstractExitObjective, EqualWeights, exit_objective
-from ..spaces.network import DynamicNetwork, Normalize
+from ..spaces.network import DynamicNetwork
+from ..spaces.normalize import Normalize
 from ..spaces.resource import ResourceTarget
 from ..spaces.space import build, recipe_of
 from ..spaces.step import Simulation
@@ -184,12 +185,9 @@ def policy_gradient(
 
 def fit_normalization(network: DynamicNetwork, train: Part) -> None:
     """Set the input normalisation to the mean and deviation of each channel of the training split."""
-    dims = [0, *range(2, train.x.dim())]
-    mean, std = train.x.mean(dims), train.x.std(dims)
     for module in network.modules():
         if isinstance(module, Normalize):
-            module.mean.copy_(mean.view_as(module.mean))
-            module.std.copy_(std.clamp_min(1e-3).view_as(module.std))
+            module.fit(train.x)
 
 
 def _objective(architecture: Architecture) -> AbstractExitObjective:

@@ -148,6 +148,7 @@ class Problem:
     def __post_init__(self) -> None:
         self._check_kinds()
         object.__setattr__(self, "data", load_data(self.data))
+        self._fit_space()
         object.__setattr__(self, "objectives", tuple(self.objectives))
         object.__setattr__(self, "constraints", tuple(self.constraints))
         self._check_devices()
@@ -169,6 +170,13 @@ class Problem:
             values = getattr(self, name)
             fits = isinstance(values, tuple | list) and all(isinstance(value, kind) for value in values)
             require(fits, name, f"must be a tuple of {kind.__name__}, but got {values!r}")
+
+    def _fit_space(self) -> None:
+        """Name the backbones, so that the stored problem does not change when others are added to dynarch."""
+        try:
+            object.__setattr__(self, "space", self.space.fitted(self.data.signature))
+        except SpecError as error:
+            raise error.under("space") from None
 
     def _check_devices(self) -> None:
         require(len(self.devices) > 0, "devices", "must name at least one device")

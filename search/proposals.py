@@ -107,11 +107,11 @@ class Proposer:
     def _ask_baseline(self, architecture: Architecture) -> tuple[Architecture, int, float]:
         """A static network, as a trial with the backbone's parameters alone."""
         self._questions += 1
-        space = self._problem.space
-        fixed = space.static_params(architecture)
+        space, signature = self._problem.space, self._problem.data.signature
+        fixed = space.static_params(architecture, signature)
         asked = self._study.ask(self._questions, fixed={**fixed, LEVEL: 1.0})
         scope = Scope(asked.suggester)
-        space.sample_static(scope)
+        space.sample_static(scope, signature)
         return architecture, asked.number, scope.number(LEVEL, 0.0, 1.0)
 
     def _record(self, architecture: Architecture, trial: int, level: float) -> Candidate | None:

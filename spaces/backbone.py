@@ -16,27 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import ShapeError
 from .scope import Scope
-from .spec import AbstractSpec, require
-
-
-@final
-@dataclass(frozen=True)
-class Signature(AbstractSpec):
-    """What goes into a network and what comes out of it.
-
-    Args:
-        input_shape: shape of one input, without the batch: `channels x height x width` for images.
-        classes: number of classes.
-    """
-
-    input_shape: tuple[int, ...]
-    classes: int
-
-    def check(self) -> None:
-        """Positive sizes, at least two classes."""
-        require(len(self.input_shape) > 0, "input_shape", "must have at least one dimension")
-        require(min(self.input_shape) > 0, "input_shape", f"must be positive, but got {self.input_shape}")
-        require(self.classes >= 2, "classes", f"must be at least 2, but got {self.classes}")
+from .signature import Signature as Signature
+from .signature import ramp_input
+from .spec import AbstractSpec
 
 
 @final
@@ -187,8 +169,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
     Raises:
         ShapeError: if the backbone cannot take inputs of that shape.
     """
-    device = next(backbone.parameters()).device
-    x = torch.zeros(1, *signature.input_shape, device=device)
+    x = ramp_input(signature, next(backbone.parameters()))
     shapes, macs, views, peeks = [], [], [], []
     try:
         with torch.no_grad():
@@ -235,6 +216,7 @@ class AbstractBackbone(AbstractSpec):
     name: ClassVar[str]
     source: ClassVar[str]
     choice_type: ClassVar[type[AbstractSpec]]
+    kinds: ClassVar[tuple[str, ...]] = ("image",)  # of inputs that it takes
 
     @abc.abstractmethod
     def suggest(self, scope: Scope) -> Any:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from . import chain
 from .architecture import Architecture
-from .backbone import Signature
 from .decisions import decision
 from .errors import ShapeError, SpecError
 from .exit_step import ExitStep
 from .policy import Policy
 from .resource import ResourceTarget
+from .signature import Signature, ramp_input
 from .step import AbstractStep, Routing, Simulation
 from .trace import Part, Recorder
 
@@ -34,24 +34,6 @@ class Routed:
 
     logits: Tensor
     exit_taken: Tensor
-
-
-@final
-class Normalize(nn.Module):
-    """Brings raw inputs to zero mean and unit variance a channel; part of the network, so exported with it."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, signature: Signature) -> None:
-        super().__init__()
-        shape = (signature.input_shape[0],) + (1,) * (len(signature.input_shape) - 1)
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("std", torch.ones(shape))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`b x channels x ...`, normalised."""
-        return (x - self.mean) / self.std
 
 
 @final
@@ -148,11 +130,8 @@ class DynamicNetwork(nn.Module):
     @torch.no_grad()
     def parts(self) -> tuple[Part, ...]:
         """All parts that routed mode may run, in execution order, with example inputs at batch 1."""
-        reference = next(self.parameters())
-        shape = (1, *self.signature.input_shape)
-        ramp = torch.linspace(-1, 1, math.prod(shape), device=reference.device, dtype=reference.dtype)
-        # Ordinary numbers: zeros or denormals would flatter or punish the stopwatch.
-        return tuple(chain.parts(self._chain, Simulation(ramp.reshape(shape))))
+        example = ramp_input(self.signature, next(self.parameters()))
+        return tuple(chain.parts(self._chain, Simulation(example)))
 
     def _check(self, x: Tensor, policy: Policy) -> None:
         if self.training:

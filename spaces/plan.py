@@ -15,7 +15,8 @@ from .architecture import Architecture
 from .backbone import Backbone, Outline, Signature
 from .errors import ShapeError, SpecError
 from .fork_step import ForkStep
-from .network import DynamicNetwork, Normalize
+from .network import DynamicNetwork
+from .normalize import Normalize
 from .resource import ResourceTarget
 from .step import AbstractStep, SegmentStep
 

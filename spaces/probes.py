@@ -20,18 +20,27 @@ from torch.nn import functional
 
 from . import chain
 from .architecture import Architecture
-from .backbone import Backbone, Signature
+from .backbone import AbstractBackbone, Backbone, Signature
 from .decisions import decision
+from .family import AbstractFamily
 from .gradients import GRADIENTS
 from .gradients.gumbel import Gumbel
 from .network import DynamicNetwork
 from .policy import Policy
 from .scope import Chance, Scalar, Scope
-from .space import Space, build
+from .signature import random_inputs
+from .space import Space, backbone_outline, build
 from .step import AbstractStep
+from .trace import COMPACT, Recorder, counts, within
 from .trace import COMPACT, Recorder, counts, within
 
 Candidate = tuple[dict[str, Scalar], Architecture]
+SIGNATURES = {  # a small task of each kind
+    "image": Signature((1, 8, 8), 4),
+    "text": Signature((6,), 4, "text", 9),
+    "sequence": Signature((6, 1 + 3), 4, "sequence"),
+    "clip": Signature((3, 1, 8, 8), 4, "clip"),
+}
 
 # The package's root is put in place unread: it would load every storey above, which takes seconds.
 _IDS_ELSEWHERE = """
@@ -71,6 +80,12 @@ class Asked:
         return self._chance.suggest_float(name, low, high, log=log)
 
 
+def fits(family: AbstractFamily, backbone: AbstractBackbone) -> bool:
+    """Whether a family has anything to choose on a backbone."""
+    signature = SIGNATURES[backbone.kinds[0]]
+    return any(family.size(backbone_outline(backbone.name, each, signature)) > 0 for each in backbone.extremes())
+
+
 def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate]:
     """Architectures at random, those with most to say first, each once, with the answers that make them."""
     found: dict[Architecture, dict[str, Scalar]] = {}
@@ -106,7 +121,7 @@ def fresh(architecture: Architecture, signature: Signature, *, inputs: int) -> t
     """A network in evaluation mode with weights of seed 0, and random inputs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(architecture, signature).eval(), torch.randn(inputs, *signature.input_shape)
+        return build(architecture, signature).eval(), random_inputs(signature, inputs)
 
 
 def trained(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import permutations, product
 from typing import Any, final
@@ -30,18 +30,17 @@ class Space(AbstractSpec):
     """What may be built.
 
     Args:
-        backbones: kinds of backbone, each with its ranges.
+        backbones: kinds of backbone, each with its ranges; none means all that take the inputs of the task.
         families: dynamic mechanisms, each with its ranges; none gives a search over static networks.
         training: ranges of the recipe.
     """
 
-    backbones: tuple[AbstractBackbone, ...] = field(default_factory=lambda: tuple(kind() for kind in BACKBONES))
+    backbones: tuple[AbstractBackbone, ...] = ()
     families: tuple[AbstractFamily, ...] = field(default_factory=lambda: tuple(kind() for kind in FAMILIES))
     training: Recipe = field(default_factory=Recipe)
 
     def check(self) -> None:
-        """At least one backbone, nothing twice."""
-        require(len(self.backbones) > 0, "backbones", "must name at least one backbone")
+        """Nothing twice."""
         for label, members in (("backbones", self.backbones), ("families", self.families)):
             names = [member.name for member in members]
             require(len(set(names)) == len(names), label, f"must be distinct, but got {names}")
@@ -57,6 +56,7 @@ class Space(AbstractSpec):
         if "backbones" in parts:
             place = f"{path}.backbones"
             entries = _table(parts["backbones"], place)
+            require(len(entries) > 0, place, "must name at least one backbone; leave it out for all that fit the data")
             parts["backbones"] = tuple(
                 backbone_type(n, f"{place}.{n}").from_mapping(m, f"{place}.{n}") for n, m in entries
             )
@@ -75,35 +75,56 @@ class Space(AbstractSpec):
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values: the inverse of `from_mapping`."""
+        backbones = {member.name: member.to_mapping() for member in self.backbones}
         return {
-            "backbones": {member.name: member.to_mapping() for member in self.backbones},
+            **({"backbones": backbones} if backbones else {}),
             "families": {member.name: member.to_mapping() for member in self.families},
             "training": self.training.to_mapping(),
         }
 
+    def fitted(self, signature: Signature) -> Space:
+        """This space for a task: with the backbones that take such inputs, if it names none itself.
+
+        Raises:
+            SpecError: if it names a backbone that does not take them.
+        """
+        kind = signature.kind
+        fitting = [each for each in BACKBONES if kind in each.kinds]
+        if not self.backbones:
+            require(len(fitting) > 0, "backbones", f"no backbone takes inputs of kind {kind!r}")
+            return replace(self, backbones=tuple(each() for each in fitting))
+        for member in self.backbones:
+            known = ", ".join(each.name for each in fitting)
+            rule = f"does not take inputs of kind {kind!r} (but these do: {known})"
+            require(kind in member.kinds, f"backbones.{member.name}", rule)
+        return self
+
     def sample(self, scope: Scope, signature: Signature) -> Architecture:
         """One architecture, as the scope answers."""
-        name = scope.categorical("backbone", tuple(member.name for member in self.backbones))
-        backbone = next(member for member in self.backbones if member.name == name)
-        choice = backbone.suggest(scope / name)
-        shapes = backbone_outline(name, choice, signature)
+        backbone, choice = self._suggest_backbone(scope, signature)
+        shapes = backbone_outline(backbone.name, choice, signature)
         families = self._suggest_families(scope, shapes)
         recipe = self.training.suggest(scope / Recipe.name)
-        return _architecture(name, choice, families, recipe)
+        return _architecture(backbone.name, choice, families, recipe)
 
-    def sample_static(self, scope: Scope) -> Architecture:
+    def sample_static(self, scope: Scope, signature: Signature) -> Architecture:
         """A static network: the questions about backbone and recipe, none about families."""
-        name = scope.categorical("backbone", tuple(member.name for member in self.backbones))
-        choice = next(member for member in self.backbones if member.name == name).suggest(scope / name)
-        return _architecture(name, choice, {}, self.training.suggest(scope / Recipe.name))
+        backbone, choice = self._suggest_backbone(scope, signature)
+        return _architecture(backbone.name, choice, {}, self.training.suggest(scope / Recipe.name))
 
-    def static_params(self, architecture: Architecture) -> dict[str, Scalar]:
+    def _suggest_backbone(self, scope: Scope, signature: Signature) -> tuple[AbstractBackbone, Any]:
+        members = self.fitted(signature).backbones
+        name = scope.categorical("backbone", tuple(member.name for member in members))
+        backbone = next(member for member in members if member.name == name)
+        return backbone, backbone.suggest(scope / name)
+
+    def static_params(self, architecture: Architecture, signature: Signature) -> dict[str, Scalar]:
         """The answers to `sample_static` that make this static network.
 
         Raises:
             SpecError: if the space has no such network.
         """
-        for params, made in enumerate_points(self.sample_static):
+        for params, made in enumerate_points(lambda scope: self.sample_static(scope, signature)):
             if made == architecture:
                 return params
         raise SpecError("space", f"has no static network {architecture.id}")
@@ -131,14 +152,14 @@ class Space(AbstractSpec):
 
     def outlines(self, signature: Signature) -> Iterator[tuple[AbstractBackbone, Any, Outline]]:
         """Every backbone that the space can build, with its outline."""
-        for backbone in self.backbones:
+        for backbone in self.fitted(signature).backbones:
             for _, choice in enumerate_points(backbone.suggest):
                 yield backbone, choice, backbone_outline(backbone.name, choice, signature)
 
     def baselines(self, signature: Signature) -> Iterator[Architecture]:
         """The smallest and the largest static network of every backbone, with the first recipe."""
         recipe = self.training.suggest(Scope(_First()))
-        for backbone in self.backbones:
+        for backbone in self.fitted(signature).backbones:
             for choice in dict.fromkeys(backbone.extremes()):
                 yield _architecture(backbone.name, choice, {}, recipe)
 
@@ -262,6 +283,8 @@ def build(architecture: Architecture, signature: Signature) -> DynamicNetwork:
     options = architecture.backbone
     kind = backbone_type(str(options.pop("name", "")), "architecture.backbone.name")
     choice = kind.choice_type.from_mapping(options, "architecture.backbone")
+    fits = signature.kind in kind.kinds
+    require(fits, "architecture.backbone.name", f"{kind.name!r} does not take inputs of kind {signature.kind!r}")
     plan = Plan(kind.build(choice, signature), backbone_outline(kind.name, choice, signature), signature)
     chosen = architecture.families
     for name in chosen:

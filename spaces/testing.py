@@ -1,4 +1,4 @@
-"""The contracts of families, backbones and decision schemes, as test suites. Imports pytest: no facade may import it.
+"""The contracts of families and decision schemes, as test suites. Imports pytest: no facade may import it.
 
 Subclass one and supply its first fixture; the others have values that suit image networks:
 
@@ -25,15 +25,17 @@ from .backbone import AbstractBackbone, Outline, Signature, outline
 from .backbones import BACKBONES
 from .decision import AbstractDecision
 from .decisions import decision as decision_named
-from .errors import ShapeError, SpecError, UnknownNameError
+from .errors import SpecError, UnknownNameError
 from .exit_step import judge
 from .family import AbstractFamily
 from .plan import Plan
 from .probes import (
+    SIGNATURES,
     Asked,
     Candidate,
     check_gradients,
     check_routing,
+    fits,
     fresh,
     ids_elsewhere,
     pieces_of,
@@ -52,16 +54,18 @@ Params = Mapping[str, Scalar]
 class FamilyContract:
     """What every family keeps to, on every backbone; the fixture `family` supplies one with its ranges."""
 
-    @pytest.fixture
-    def signature(self) -> Signature:
-        """Inputs and classes of the networks built."""
-        return Signature((1, 8, 8), 4)
-
     @pytest.fixture(params=BACKBONES, ids=lambda kind: kind.name)
-    def backbone(self, request: pytest.FixtureRequest) -> AbstractBackbone:
+    def backbone(self, request: pytest.FixtureRequest, family: AbstractFamily) -> AbstractBackbone:
         """A backbone the family fits."""
         made: AbstractBackbone = request.param()
+        if not fits(family, made):
+            pytest.skip(f"{family.name} does not fit {made.name}")
         return made
+
+    @pytest.fixture
+    def signature(self, backbone: AbstractBackbone) -> Signature:
+        """Inputs and classes of the networks built."""
+        return SIGNATURES[backbone.kinds[0]]
 
     @pytest.fixture
     def space(self, family: AbstractFamily, backbone: AbstractBackbone) -> Space:
@@ -92,6 +96,9 @@ class FamilyContract:
         assert getattr(type(family), "__final__", False), "concrete classes are final"
         assert type(family).from_mapping(json.loads(json.dumps(family.to_mapping()))) == family
         assert all(decision_named(name).name == name for name in family.decisions())
+
+    def test_fits_a_backbone(self, family: AbstractFamily) -> None:
+        assert any(fits(family, kind()) for kind in BACKBONES)
 
     def test_names_are_scoped_and_keep_their_range(
         self, family: AbstractFamily, space: Space, signature: Signature
@@ -147,7 +154,8 @@ class FamilyContract:
         needed = set[tuple[object, ...]]().union(*(pieces(choice) for choice in made if choice is not None))
         assert set[tuple[object, ...]]().union(*map(pieces, family.cover(small[1]))) == needed
 
-    def test_ids_are_the_same_in_another_process(self, family: AbstractFamily, signature: Signature) -> None:
+    def test_ids_are_the_same_in_another_process(self, family: AbstractFamily) -> None:
+        signature = next(SIGNATURES[kind.kinds[0]] for kind in BACKBONES if fits(family, kind()))
         space = Space(families=(family,))
         candidates = sample(space, signature, number=5)
         ids = ids_elsewhere(space, signature, [params for params, _ in candidates])
@@ -231,70 +239,6 @@ class FamilyContract:
         refused(3, SpecError, place)
         for name in good:
             refused({**good, name: {"no": "value"}}, SpecError, f"{place}.{name}")
-
-
-class BackboneContract:
-    """What every backbone keeps to; the fixture `backbone` supplies one with its ranges."""
-
-    @pytest.fixture
-    def signature(self) -> Signature:
-        """Inputs and classes of the networks built."""
-        return Signature((1, 8, 8), 4)
-
-    def test_says_what_it_is(self, backbone: AbstractBackbone) -> None:
-        assert re.fullmatch("[a-z][a-z0-9_]*", backbone.name)
-        assert re.search(r"\d{4}", backbone.source), "a source has a year"
-        assert getattr(type(backbone), "__final__", False), "concrete classes are final"
-        assert type(backbone).from_mapping(json.loads(json.dumps(backbone.to_mapping()))) == backbone
-
-    def test_size_is_the_number_of_choices(self, backbone: AbstractBackbone) -> None:
-        made = [choice for _, choice in enumerate_points(backbone.suggest)]
-        assert len(made) == len(set(made)) == backbone.size()
-        assert len({backbone.describe(choice) for choice in made}) == len(made), "tables would confuse two of them"
-        assert all(backbone.choice_type.from_mapping(choice.to_mapping()) == choice for choice in made)
-
-    def test_extremes_bound_the_work(self, backbone: AbstractBackbone, signature: Signature) -> None:
-        made = [choice for _, choice in enumerate_points(backbone.suggest)]
-        work = {choice: self._work(backbone, choice, signature) for choice in made}
-        smallest, largest = backbone.extremes()
-        assert work[smallest] == min(work.values())
-        assert work[largest] == max(work.values())
-
-    def test_outline_is_what_runs(self, backbone: AbstractBackbone, signature: Signature) -> None:
-        for choice in backbone.extremes():
-            built = backbone.build(choice, signature).eval()
-            shapes = outline(built, signature)
-            assert sum(shapes.stages) == shapes.blocks == len(built.blocks)
-            with torch.no_grad():
-                x = torch.randn(3, *signature.input_shape)
-                features, logits = built.stem(x), built(x)
-                for block, shape in zip(built.blocks, shapes.feature_shapes, strict=True):
-                    features = block(features)
-                    assert tuple(features.shape) == (3, *shape)
-                assert torch.equal(built.head(features), logits)
-            assert logits.shape == (3, signature.classes)
-            assert all(macs > 0 for macs in shapes.block_macs)
-
-    def test_inputs_do_not_influence_each_other(self, backbone: AbstractBackbone, signature: Signature) -> None:
-        built = backbone.build(backbone.extremes()[1], signature).eval()
-        with torch.no_grad():
-            x = torch.randn(5, *signature.input_shape)
-            together = built(x)
-            for row in range(5):
-                torch.testing.assert_close(built(x[row : row + 1])[0], together[row], rtol=0, atol=1e-5)
-
-    def test_finite_gradients_reach_every_weight(self, backbone: AbstractBackbone, signature: Signature) -> None:
-        for choice in backbone.extremes():
-            built = backbone.build(choice, signature).train()
-            check_gradients([built(torch.randn(16, *signature.input_shape))], built)
-
-    def test_unfit_inputs_are_refused(self, backbone: AbstractBackbone) -> None:
-        with pytest.raises(ShapeError, match="image"):
-            backbone.build(backbone.extremes()[0], Signature((5,), 4))
-
-    @staticmethod
-    def _work(backbone: AbstractBackbone, choice: Any, signature: Signature) -> int:
-        return sum(outline(backbone.build(choice, signature).eval(), signature).block_macs)
 
 
 class DecisionContract:

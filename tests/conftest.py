@@ -21,7 +21,7 @@ import pytest  # noqa: E402 - the environment must be clean before a library rea
 import torch  # noqa: E402
 
 pytest.register_assert_rewrite(
-    *(f"dynarch.{package}.testing" for package in ("spaces", "hardware", "evaluators", "search"))
+    *(f"dynarch.{package}.testing" for package in ("spaces", "spaces.backbones", "hardware", "evaluators", "search"))
 )
 torch.set_num_threads(1)
 

@@ -176,7 +176,7 @@ def image_channels(signature: Signature, *, halvings: int) -> int:
     Raises:
         ShapeError: for inputs that are no images, or too small ones.
     """
-    if len(signature.input_shape) != 3:
+    if signature.kind != "image" or len(signature.input_shape) != 3:
         raise ShapeError(
             f"an image backbone needs inputs of channels x height x width, but got {signature.input_shape}"
         )

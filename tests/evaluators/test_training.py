@@ -20,7 +20,7 @@ from dynarch.evaluators.training import TrainingRun, fit_normalization, training
 from dynarch.spaces.architecture import Architecture
 from dynarch.spaces.errors import EvaluationFailed
 from dynarch.spaces.exit_objectives import EXIT_OBJECTIVES
-from dynarch.spaces.network import Normalize
+from dynarch.spaces.normalize import Normalize
 from dynarch.spaces.space import backbone_outline, build
 
 SIGNATURE = pattern_data().signature

@@ -10,6 +10,7 @@ import pytest
 
 from dynarch.spaces.backbone import AbstractBackbone
 from dynarch.spaces.backbones import BACKBONES, InvertedResidual, Residual
+from dynarch.spaces.backbones.testing import BackboneContract
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
 from dynarch.spaces.families import (
@@ -29,7 +30,7 @@ from dynarch.spaces.gates import GATES
 from dynarch.spaces.gating import Gating
 from dynarch.spaces.gradients import GRADIENTS
 from dynarch.spaces.scope import Replay, Suggester
-from dynarch.spaces.testing import BackboneContract, DecisionContract, FamilyContract, Params
+from dynarch.spaces.testing import DecisionContract, FamilyContract, Params
 
 ALL_GRADIENTS = tuple(member.name for member in GRADIENTS)
 

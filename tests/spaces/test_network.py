@@ -14,7 +14,8 @@ from dynarch.spaces.backbone import Signature
 from dynarch.spaces.decisions import DECISIONS, decision
 from dynarch.spaces.errors import ShapeError, SpecError, UnknownNameError
 from dynarch.spaces.exit_step import ExitStep
-from dynarch.spaces.network import DynamicNetwork, Normalize, RoutedNetwork
+from dynarch.spaces.network import DynamicNetwork, RoutedNetwork
+from dynarch.spaces.normalize import Normalize
 from dynarch.spaces.policy import Policy
 from dynarch.spaces.step import AbstractStep, SegmentStep, Simulation
 from dynarch.spaces.trace import Recorder

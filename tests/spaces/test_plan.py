@@ -9,7 +9,7 @@ from dynarch.spaces.backbone import Backbone, Outline, Signature
 from dynarch.spaces.decisions import decision
 from dynarch.spaces.errors import ShapeError
 from dynarch.spaces.exit_step import ExitStep
-from dynarch.spaces.network import Normalize
+from dynarch.spaces.normalize import Normalize
 from dynarch.spaces.plan import Plan
 from dynarch.spaces.step import SegmentStep
 

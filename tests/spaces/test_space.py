@@ -94,14 +94,14 @@ def test_static_answers_replay_to_the_same_id() -> None:
     always = Space(SMALL.backbones, (EarlyExit(min_exits=1),), SMALL.training)  # baselines are no members of this one
     for space in (SMALL, always):
         for architecture in space.baselines(SIGNATURE):
-            params = space.static_params(architecture)
-            assert space.sample_static(Scope(Replay(params))).id == architecture.id
+            params = space.static_params(architecture, SIGNATURE)
+            assert space.sample_static(Scope(Replay(params)), SIGNATURE).id == architecture.id
             assert all(
                 name.split(".")[0] in ("backbone", "residual", "inverted_residual", "training") for name in params
             )
     dynamic = next(made for _, made in SMALL.enumerate(SIGNATURE) if made.families)
     with pytest.raises(SpecError, match=f"no static network {dynamic.id}"):
-        SMALL.static_params(dynamic)
+        SMALL.static_params(dynamic, SIGNATURE)
 
 
 def test_replay_refuses_answers_nobody_asked_for() -> None:

@@ -17,7 +17,7 @@ from ...gate import GateUnit
 from ...gated import EXPLORE, OPENING
 from ...gates import gate
 from ...gating import Gating, GatingChoice
-from ...network import Normalize
+from ...normalize import Normalize
 from ...plan import Plan
 from ...resource import Resource, ResourceChoice, ResourceTarget
 from ...scope import Scope
