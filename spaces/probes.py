@@ -32,7 +32,6 @@ from .signature import random_inputs
 from .space import Space, backbone_outline, build
 from .step import AbstractStep
 from .trace import COMPACT, Recorder, counts, within
-from .trace import COMPACT, Recorder, counts, within
 
 Candidate = tuple[dict[str, Scalar], Architecture]
 SIGNATURES = {  # a small task of each kind
