@@ -2,12 +2,15 @@
 PYTHON ?= python3
 EXTRAS ?= dev,postgres,onnx
 PYTEST_ARGS ?=
+JOBS ?= 2
 STORAGE ?= dynarch-results
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 STAMP := $(VENV)/.installed
+# Processes that share the tests; they would share what a debugger or a profiler of one test needs, hence JOBS=0.
+PARALLEL = $(shell $(BIN)/python -c 'import xdist' 2>/dev/null && echo '-n $(JOBS) --dist loadgroup --no-loadscope-reorder')
 LAWS := tests/test_layers.py tests/test_public_names.py tests/test_packaging.py tests/test_errors.py
 
 # Ray would re-launch its workers through a package manager that happens to be the parent process.
@@ -25,8 +28,8 @@ setup: $(STAMP) ## create .venv and install dynarch with pinned dependencies
 demo: setup ## search the digits example (a few minutes on two cores)
 	$(BIN)/dynarch search examples/digits.toml
 
-test: setup ## run the tests; PYTEST_ARGS="-k exits" passes options on
-	$(BIN)/python -m pytest -rs $(PYTEST_ARGS)
+test: setup ## run the tests; PYTEST_ARGS="-k exits" passes options on, JOBS=4 starts more processes
+	$(BIN)/python -m pytest -rs $(PARALLEL) $(PYTEST_ARGS)
 
 test-slow: setup ## run the tests that take minutes
 	$(BIN)/python -m pytest -rs -m slow $(PYTEST_ARGS)

@@ -23,7 +23,7 @@ from rich.table import Table
 from .hardware.device import AbstractDevice
 from .hardware.devices import device_from_dict
 from .search.display import Display
-from .search.handle import EXPERIMENT, LOG_WARNING, FrontPoint, Search, Status, Warn
+from .search.handle import LOG_WARNING, FrontPoint, Search, Status, Warn
 from .search.problem import Problem
 from .search.profiling import Profiler
 from .search.report import front_table
@@ -31,7 +31,7 @@ from .search.report_rows import FrontReport
 from .search.spec_file import load_spec
 from .search.storage import DEFAULT_STORAGE, Storage
 from .search.table_commands import app as table_app
-from .search.tracking import MLflowTracker, link, serve_command
+from .search.tracking_store import link, serve_command
 from .spaces.errors import DynarchError, SpecError
 from .spaces.space import Space, describe
 
@@ -127,8 +127,7 @@ class SearchService:
 
     def ui_link(self, port: int = 5000) -> str:
         """Where the UI shows the fronts."""
-        tracker = MLflowTracker(self.storage.tracking_uri, EXPERIMENT, artifact_root=self.storage.artifact_root)
-        return link(f"http://127.0.0.1:{port}", tracker.experiment_id)
+        return link(f"http://127.0.0.1:{port}", self.storage.open_tracker().experiment_id)
 
 
 # -- command line --------------------------------------------------------------------------------------------

@@ -41,12 +41,11 @@ class ScratchSession(AbstractSession):
         self._task = task
         self._splits = splits
         self._book = book
-        signature = Signature(tuple(splits.train.x.shape[1:]), splits.classes)
-        self._costs = planned_costs(task.architecture, signature)
+        self._costs = planned_costs(task.architecture, splits.signature)
         self._run = TrainingRun(
             task.architecture,
             splits,
-            signature=signature,
+            signature=splits.signature,
             epochs=task.epochs,
             seed=task.seed,
             costs=part_costs(self._costs, book),

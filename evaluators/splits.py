@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..spaces.errors import DataError
+from ..spaces.signature import Signature
 from ..spaces.spec import AbstractSpec, require
-from .data import Data
+from .data import Data, restricted
 
 NAMES = ("train", "calibrate", "tune", "certify", "test")
 SMALLEST = {"train": 2, "calibrate": 10, "tune": 20, "certify": 20, "test": 20}
@@ -71,7 +72,12 @@ class Splits:
     calibrate: Part
     tune: Part
     certify: Part
-    classes: int
+    signature: Signature
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.signature.classes
 
 
 def split_indices(data: Data, spec: SplitSpec, seed: int) -> dict[str, NDArray[np.int64]]:
@@ -113,7 +119,17 @@ def visible_splits(data: Data, spec: SplitSpec, seed: int) -> Splits:
     """All splits but the test split."""
     rows = split_indices(data, spec, seed)
     parts = {name: _part(data.x[rows[name]], data.y[rows[name]]) for name in NAMES[:4]}
-    return Splits(classes=data.classes, **parts)
+    return Splits(signature=data.signature, **parts)
+
+
+def with_vocabulary(data: Data, spec: SplitSpec, seed: int) -> Data:
+    """Texts whose vocabulary holds the words of the train split alone; other data as it is.
+
+    Done twice it changes nothing more.
+    """
+    if data.kind != "text":
+        return data
+    return restricted(data, split_indices(data, spec, seed)["train"])
 
 
 def sealed_test(data: Data, spec: SplitSpec, seed: int) -> Part:

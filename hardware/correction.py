@@ -14,7 +14,6 @@ from typing import cast, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear  # type: ignore[import-untyped]
 
 from ..spaces.errors import DataError, SpecError
 from .device import content_id
@@ -193,6 +192,8 @@ def _left_out_ratios(table: Floats, networks: NDArray[np.int64], *, calls: bool)
 
 def _solve(table: Floats, *, calls: bool) -> tuple[float, float, float]:
     """`a`, `b` and, if `calls`, `c` of `m x 4` rows (sum, calls, measured, relsd)."""
+    from scipy.optimize import lsq_linear  # type: ignore[import-untyped]
+
     measured = table[:, 2]
     columns = [table[:, 0], np.ones_like(measured)] + ([table[:, 1]] if calls else [])
     design = np.stack(columns, axis=1) / measured[:, None]

@@ -16,9 +16,6 @@ from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls  # type: ignore[import-untyped]
-from sklearn.ensemble import GradientBoostingRegressor
-from sklearn.neighbors import KNeighborsRegressor
 
 from .correction import Floats
 
@@ -91,6 +88,8 @@ class GroupModel:
 
 def inside(point: Floats, cloud: Floats, *, margin: float = 0.0) -> bool:
     """Whether `point` (`d`) lies in the convex hull of the points `cloud` (`n x d`), or not further from it."""
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
+
     # It does exactly if it is a mean of them with weights of at least 0 that add up to 1; the last row says that
     # so loudly that the distance is one between points.
     system = np.concatenate([cloud.T, np.full((1, len(cloud)), _LOUD)])
@@ -99,6 +98,9 @@ def inside(point: Floats, cloud: Floats, *, margin: float = 0.0) -> bool:
 
 
 def _residuals(keys: int, seed: int) -> list[Callable[[], Any] | None]:
+    from sklearn.ensemble import GradientBoostingRegressor
+    from sklearn.neighbors import KNeighborsRegressor
+
     kinds: list[Callable[[], Any] | None] = [None, lambda: KNeighborsRegressor(_NEIGHBOURS, weights="distance")]
     if keys >= _MIN_FOR_TREES:
         kinds.append(lambda: GradientBoostingRegressor(max_depth=2, n_estimators=60, random_state=seed))
@@ -146,6 +148,8 @@ def _roofline(x: Floats, ms: Floats) -> Floats:
 
 def _solve(rows: NDArray[np.float64], target: Floats) -> Floats:
     """Least squares with coefficients of at least 0; columns are scaled, as bytes and calls differ by millions."""
+    from scipy.optimize import nnls
+
     scale = np.linalg.norm(rows, axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     solution, _ = nnls(rows / scale, target)

@@ -237,7 +237,7 @@ class Driver:
         splits = visible_splits(problem.data, problem.splits, problem.strategy.seed)
         return Assignment(
             arrays=arrays_of(splits),
-            classes=splits.classes,
+            signature=splits.signature.to_mapping(),
             book=book.to_mapping(),
             decisions=problem.space.decisions(),
             evaluator="from_scratch",

@@ -33,9 +33,7 @@ from .report import read_report, report_files
 from .report_rows import FrontReport
 from .retarget import retarget
 from .storage import Storage
-from .tracking import MLflowTracker
 
-EXPERIMENT = "dynarch"
 Warn = Callable[[str], None]
 LOG_WARNING: Warn = logging.getLogger("dynarch").warning
 
@@ -320,9 +318,8 @@ class Search:
             ready.set()
 
     def _records(self, problem: Problem, ledger: Ledger, warn: Warn) -> Records:
-        storage = self._storage
         return Records(
-            lambda: MLflowTracker(storage.tracking_uri, EXPERIMENT, artifact_root=storage.artifact_root),
+            self._storage.open_tracker,
             ledger,
             problem,
             self.id,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, final
 
-from ..evaluators.data import Data, digits, load_data
+from ..evaluators.data import FILES, Data, Reading, load_data
 from ..evaluators.metrics import MetricReference, metric_reference
-from ..evaluators.splits import SplitSpec, visible_splits
+from ..evaluators.splits import SplitSpec, visible_splits, with_vocabulary
 from ..hardware.cpu import Cpu
 from ..hardware.device import AbstractDevice
 from ..hardware.devices import device_from_dict, to_dict
@@ -124,7 +124,8 @@ class Problem:
 
     Args:
         space: what may be built.
-        data: "digits", an `.npz` file, `(x, y)` arrays, a torch Dataset, or `Data`.
+        data: an embedded set (`digits`, `opinions`, `drifts`), an `.npz` or `.tsv.gz` file, `(x, y)` arrays, a torch
+            Dataset, or `Data`. Texts get a vocabulary of the train split.
         devices: name -> device; the first is the one that policies are tuned for.
         objectives: metric references, at least one.
         constraints: bounds on metrics.
@@ -147,7 +148,8 @@ class Problem:
 
     def __post_init__(self) -> None:
         self._check_kinds()
-        object.__setattr__(self, "data", load_data(self.data))
+        data = with_vocabulary(load_data(self.data), self.splits, self.strategy.seed)
+        object.__setattr__(self, "data", data)
         self._fit_space()
         object.__setattr__(self, "objectives", tuple(self.objectives))
         object.__setattr__(self, "constraints", tuple(self.constraints))
@@ -237,7 +239,7 @@ class Problem:
         search = {**self.strategy.to_mapping(), "objectives": list(self.objectives)}
         return {
             "search": search,
-            "data": {"name": data.name, "id": data.id, "splits": self.splits.to_mapping()},
+            "data": {"name": data.name, "id": data.id, "kind": data.kind, "splits": self.splits.to_mapping()},
             "space": self.space.to_mapping(),
             "devices": {name: to_dict(device) for name, device in self.devices.items()},
             "constraints": [constraint.to_mapping() for constraint in self.constraints],
@@ -262,21 +264,22 @@ class Problem:
         objectives = search.pop("objectives", ["accuracy", "latency_ms"])
         if not isinstance(objectives, list) or not all(isinstance(name, str) for name in objectives):
             raise SpecError("search.objectives", f"must be a list of metrics, but got {objectives!r}")
-        source, splits = _data_section(_section(mapping, "data"), folder)
+        section = _section(mapping, "data")
+        reading = _reading(section, folder)
         devices = _section(mapping, "devices") or {"cpu": {"kind": "cpu"}}
         constraints = mapping.get("constraints", [])
         if not isinstance(constraints, list):
             raise SpecError("constraints", f"must be a list of tables, but got {constraints!r}")
         return cls(
             space=Space.from_mapping(_section(mapping, "space")),
-            data=source if data is None else data,
+            data=_source(section, reading, folder) if data is None else data,
             devices={name: device_from_dict(entry, f"devices.{name}") for name, entry in devices.items()},
             objectives=tuple(objectives),
             constraints=tuple(
                 Constraint.from_mapping(entry, f"constraints.{i}") for i, entry in enumerate(constraints)
             ),
             budget=Budget.from_mapping(_section(mapping, "budget"), "budget"),
-            splits=SplitSpec.from_mapping(splits, "data.splits"),
+            splits=SplitSpec.from_mapping(section.get("splits", {}), "data.splits"),
             strategy=Strategy.from_mapping(search, "search"),
         )
 
@@ -288,13 +291,22 @@ def _section(mapping: Mapping[Any, Any], name: str) -> Mapping[str, Any]:
     return section
 
 
-def _data_section(section: Mapping[str, Any], folder: Path | None) -> tuple[object, Mapping[str, Any]]:
-    known = ("source", "splits", "name", "id")
-    for name in section:
+def _reading(section: Mapping[str, Any], folder: Path | None) -> Reading:
+    """How a section wants its file to be read."""
+    stored = ("name", "id", "kind")  # what a stored problem says of its data
+    options = {name: value for name, value in section.items() if name not in ("source", "splits", *stored)}
+    known = [each.name for each in fields(Reading)]
+    for name in options:
         if name not in known:
-            raise UnknownNameError(f"data.{name}", name, known[:2])
+            raise UnknownNameError(f"data.{name}", name, ("source", "splits", *known))
+    if folder is not None and isinstance(options.get("test"), str):
+        options["test"] = str(folder / options["test"])
+    return Reading.from_mapping(options, "data")
+
+
+def _source(section: Mapping[str, Any], reading: Reading, folder: Path | None) -> Data:
+    """The data that a section names; a file is looked up in the folder."""
     source = section.get("source", "digits")
-    if isinstance(source, str) and source.endswith(".npz") and folder is not None:
+    if folder is not None and isinstance(source, str) and source.endswith(FILES):
         source = str(folder / source)
-    splits = section.get("splits", {})
-    return (digits() if source == "digits" else source), splits
+    return load_data(source, reading=reading)

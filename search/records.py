@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from ..spaces.architecture import Architecture
 from ..spaces.errors import StoreError
@@ -17,8 +17,10 @@ from .problem import Problem
 from .proposals import at_level, numbers
 from .report import FrontReport, front_markdown
 from .summary import Progress, Standing, ended_in_order
-from .tracking import MLflowTracker
 from .tracking_records import CandidateRun, State
+
+if TYPE_CHECKING:
+    from .tracking import MLflowTracker
 
 RETRY_SECONDS = 30.0  # until MLflow is asked again once it was away, as every question may take seconds
 

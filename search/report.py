@@ -20,14 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..spaces.errors import StoreError
-from .plots import front_html, png_bytes
 from .report_rows import FrontReport, ReportRow, milliseconds, printable, wilson
 
 __all__ = [
     "FrontReport",
     "ReportRow",
     "front_csv",
-    "front_html",
     "front_markdown",
     "front_png",
     "front_table",
@@ -163,6 +161,8 @@ def front_png(report: FrontReport, path: Path) -> None:
     Raises:
         StoreError: if the file cannot be written.
     """
+    from .plots import png_bytes
+
     _write(path, png_bytes(report))
 
 
@@ -175,6 +175,8 @@ def write_report(report: FrontReport, folder: Path) -> dict[str, Path]:
     Raises:
         StoreError: if a file cannot be written.
     """
+    from .plots import front_html
+
     paths = report_files(folder)
     content = _finite(asdict(report) | {"latency_error": report.latency_error})
     _write(paths["front.html"], front_html(report).encode())

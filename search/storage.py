@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
-import numpy as np
-
-from ..evaluators.data import Data, from_npz
+from ..evaluators.data import Data, restore_data, save_data
 from ..hardware.table import LatencyTable
 from ..spaces.errors import StoreError
 from .ledger.store import Ledger
 
+if TYPE_CHECKING:
+    from .tracking import MLflowTracker
+
 DEFAULT_STORAGE = "dynarch-results"
+EXPERIMENT = "dynarch"  # of MLflow
 
 
 @final
@@ -87,6 +89,16 @@ class Storage:
         """The latency table."""
         return LatencyTable.open(self.ledger_url)
 
+    def open_tracker(self) -> MLflowTracker:
+        """MLflow, which takes seconds to load: workers and most commands can do without it.
+
+        Raises:
+            StoreError: if it cannot be reached.
+        """
+        from .tracking import MLflowTracker
+
+        return MLflowTracker(self.tracking_uri, EXPERIMENT, artifact_root=self.artifact_root)
+
     def search_folder(self, search_id: str) -> Path:
         """Artefacts of one search."""
         return self.folder / "searches" / search_id
@@ -97,12 +109,8 @@ class Storage:
         if file.exists():
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"x": data.x, "y": data.y}
-        if data.x_test is not None and data.y_test is not None:
-            arrays |= {"x_test": data.x_test, "y_test": data.y_test}
         partial = file.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        save_data(partial, data)
         partial.replace(file)
 
     def kept_data(self, data_id: str, name: str) -> Data:
@@ -114,10 +122,10 @@ class Storage:
         file = self._data_file(data_id)
         if not file.exists():
             raise StoreError(f"the data of this search is gone from {file}; put it back to go on")
-        data = from_npz(file)
+        data = restore_data(file, name)
         if data.id != data_id:
             raise StoreError(f"{file} no longer holds the data that the search began with; put it back")
-        return Data(data.x, data.y, data.classes, data.x_test, data.y_test, name)
+        return data
 
     def _data_file(self, data_id: str) -> Path:
         return self.folder / "data" / f"{data_id}.npz"

@@ -20,6 +20,7 @@ from ..evaluators.splits import Part, Splits
 from ..hardware.book import LatencyBook
 from ..spaces.architecture import Architecture
 from ..spaces.errors import EvaluationFailed
+from ..spaces.signature import Signature
 from .candidate import Message
 
 PAUSE_SECONDS = 20.0  # a step that trains longer reports in, so that a search can be stopped
@@ -32,7 +33,7 @@ class Assignment:
 
     Args:
         arrays: visible splits, `name.x` and `name.y`; the test split is not among them.
-        classes: number of classes.
+        signature: inputs and classes, as a mapping.
         book: latencies, as a mapping.
         decisions: decision schemes that policies may use.
         evaluator: name of the evaluator.
@@ -45,7 +46,7 @@ class Assignment:
     """
 
     arrays: Mapping[str, NDArray[np.generic]]
-    classes: int
+    signature: Mapping[str, object]
     book: Mapping[str, object]
     decisions: tuple[str, ...]
     evaluator: str
@@ -65,7 +66,7 @@ class Assignment:
             )
             for name in ("train", "calibrate", "tune", "certify")
         }
-        return Splits(classes=self.classes, **parts)
+        return Splits(signature=Signature.from_mapping(self.signature, "signature"), **parts)
 
 
 def arrays_of(splits: Splits) -> dict[str, NDArray[np.generic]]:

@@ -2,15 +2,18 @@
 
 from .architecture import Architecture
 from .backbone import AbstractBackbone, Backbone, Signature
-from .backbones import BACKBONES, InvertedResidual, Residual
+from .backbones import BACKBONES, FrameRecurrent, InvertedResidual, Recurrent, Residual
 from .decisions import DECISIONS
 from .families import (
     FAMILIES,
+    CoarseUpdate,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
     LayerSkipping,
     MixtureOfExperts,
+    PaddingSkip,
+    SkipUpdate,
     SlimmableWidth,
     SqueezeExcitation,
 )
@@ -36,22 +39,27 @@ __all__ = [
     "AbstractFamily",
     "Architecture",
     "Backbone",
+    "CoarseUpdate",
     "DynamicConvolution",
     "DynamicNetwork",
     "DynamicRelu",
     "EarlyExit",
+    "FrameRecurrent",
     "Gating",
     "InvertedResidual",
     "LayerSkipping",
     "MixtureOfExperts",
+    "PaddingSkip",
     "Policy",
     "Recipe",
     "Recorder",
+    "Recurrent",
     "Residual",
     "Resource",
     "Routed",
     "Scope",
     "Signature",
+    "SkipUpdate",
     "SlimmableWidth",
     "Space",
     "SqueezeExcitation",

@@ -7,6 +7,7 @@ what it needs, and a backbone knows no family.
 from __future__ import annotations
 
 import abc
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
@@ -88,6 +89,8 @@ class Outline:
         input_shape: of one input.
         least_side: of the smallest images that it takes; None: it takes inputs of one shape only.
         tileable: whether each block can run on tiles of its features.
+        reads: whether each block reads a piece of the input, and may leave it out.
+        pads: whether each block's piece may hold nothing but padding.
     """
 
     stages: tuple[int, ...]
@@ -101,6 +104,8 @@ class Outline:
     input_shape: tuple[int, ...] = ()
     least_side: int | None = None
     tileable: tuple[bool, ...] = ()
+    reads: tuple[bool, ...] = ()
+    pads: tuple[bool, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -133,6 +138,11 @@ class Outline:
         return replace(self, peek_shapes=(shape,) * self.blocks)
 
     @property
+    def chunks(self) -> tuple[int, ...]:
+        """Blocks that read a piece of the input each."""
+        return tuple(i for i, reads in enumerate(self.reads) if reads)
+
+    @property
     def residual(self) -> tuple[int, ...]:
         """Blocks whose features have the shape of their inputs: without such a block the network still fits."""
         return tuple(i for i, shape in enumerate(self.feature_shapes) if shape == self.before(i))
@@ -163,6 +173,46 @@ class AbstractTileable(nn.Module, abc.ABC):
         `n x c' x s x s`."""
 
 
+class AbstractChunk(nn.Module, abc.ABC):
+    """A block that reads the next piece of the input, of which the features hold what is unread; see `packed`."""
+
+    pads: bool  # whether the piece may hold nothing but padding
+    taken: int  # numbers of the features that reading it takes away
+
+    @abc.abstractmethod
+    def presence(self) -> nn.Module:
+        """A gate by rule: features -> logits `b x 2`, the second ahead where there is anything to read."""
+
+    @abc.abstractmethod
+    def dropped(self) -> nn.Module:
+        """What leaves the piece out instead."""
+
+    @abc.abstractmethod
+    def small(self, share: float) -> nn.Module:
+        """A fresh, cheaper reader that changes the first `share` of what the network knows."""
+
+    @abc.abstractmethod
+    def read_by(self, reader: nn.Module) -> nn.Module:
+        """The same piece, read by such a reader."""
+
+
+def _rnn_flops(x: Any, weights: Any, recurrent_weights: Any, *_: Any, out_shape: Any = None) -> int:
+    """Shapes of an LSTM kernel's inputs `t x b x i` and weights -> operations."""
+    return int(2 * x[0] * x[1] * (math.prod(weights) + math.prod(recurrent_weights)))
+
+
+_KERNELS = {torch.ops.aten.mkldnn_rnn_layer: _rnn_flops}  # which torch's own counter leaves at zero
+
+
+@torch.no_grad()
+def work_of(module: nn.Module, features: Tensor) -> int:
+    """Multiply-accumulates of a module on features `1 x ...`."""
+    counter = FlopCounterMode(display=False, custom_mapping=_KERNELS)
+    with counter:
+        module(features)
+    return int(counter.get_total_flops()) // 2  # two operations a multiply-accumulate
+
+
 def outline(backbone: Backbone, signature: Signature) -> Outline:
     """The outline of a backbone, by running it once.
 
@@ -177,12 +227,10 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
             stem_shape = tuple(features.shape[1:])
             for block in backbone.blocks:
                 peeks.append(tuple(backbone.peek(features).shape[1:]))
-                counter = FlopCounterMode(display=False)
-                with counter:
-                    features = block(features)
+                macs.append(work_of(block, features))
+                features = block(features)
                 shapes.append(tuple(features.shape[1:]))
                 views.append(tuple(backbone.view(features).shape[1:]))
-                macs.append(counter.get_total_flops() // 2)  # one input, two operations a multiply-accumulate
             logits = backbone.head(features)
     except RuntimeError as error:
         first = str(error).splitlines()[0]
@@ -202,6 +250,8 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         signature.input_shape,
         backbone.least_side,
         tuple(isinstance(block, AbstractTileable) for block in backbone.blocks),
+        tuple(isinstance(block, AbstractChunk) for block in backbone.blocks),
+        tuple(isinstance(block, AbstractChunk) and block.pads for block in backbone.blocks),
     )
 
 

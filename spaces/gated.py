@@ -113,6 +113,6 @@ def put_choices(
             explore=explore,
         )
         plan.replace(block, step)
-        groups.append(tuple(name for name, idle in zip(step.branch_names, step.idle, strict=True) if not idle))
+        groups.append(tuple(name for name, way in zip(step.branch_names, ways, strict=True) if way.work > 0))
     if target is not None:
         plan.charge(ResourceTarget(tuple(groups), target))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, final
@@ -20,14 +22,14 @@ from torch.nn import functional
 
 from . import chain
 from .architecture import Architecture
-from .backbone import AbstractBackbone, Backbone, Signature
+from .backbone import AbstractBackbone, Backbone, Outline, Signature
 from .decisions import decision
 from .family import AbstractFamily
 from .gradients import GRADIENTS
 from .gradients.gumbel import Gumbel
 from .network import DynamicNetwork
 from .policy import Policy
-from .scope import Chance, Scalar, Scope
+from .scope import Chance, Scalar, Scope, enumerate_points
 from .signature import random_inputs
 from .space import Space, backbone_outline, build
 from .step import AbstractStep
@@ -44,12 +46,13 @@ SIGNATURES = {  # a small task of each kind
 # The package's root is put in place unread: it would load every storey above, which takes seconds.
 _IDS_ELSEWHERE = """
 import json, sys, types
-task = json.load(sys.stdin)
-root = sys.modules[task["root"]] = types.ModuleType(task["root"])
-root.__path__ = [task["folder"]]
+root = sys.modules["{root}"] = types.ModuleType("{root}")
+root.__path__ = [{folder!r}]
 from {package} import Signature, Space
-space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
-print(json.dumps([space.replay(params, signature).id for params in task["params"]]))
+for line in sys.stdin:
+    task = json.loads(line)
+    space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
+    print(json.dumps([space.replay(params, signature).id for params in task["params"]]), flush=True)
 """
 _TINY_GAP = 4e-6  # thresholds keep half of this from every score: no rounding can flip a decision
 
@@ -79,10 +82,17 @@ class Asked:
         return self._chance.suggest_float(name, low, high, log=log)
 
 
-def fits(family: AbstractFamily, backbone: AbstractBackbone) -> bool:
-    """Whether a family has anything to choose on a backbone."""
-    signature = SIGNATURES[backbone.kinds[0]]
-    return any(family.size(backbone_outline(backbone.name, each, signature)) > 0 for each in backbone.extremes())
+def fitting(family: AbstractFamily, backbone: AbstractBackbone, signature: Signature) -> tuple[Any, Outline] | None:
+    """The first choice of a backbone on which a family has something to choose, and its outline; None: it does not fit.
+
+    The first options are the smallest, so its members can be listed.
+    """
+    fewest = 1 if family.rewrites_blocks else 2  # families that are free to stay away count that too
+    for _, choice in enumerate_points(backbone.suggest):
+        shapes = backbone_outline(backbone.name, choice, signature)
+        if family.size(shapes) >= fewest:
+            return choice, shapes
+    return None
 
 
 def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate]:
@@ -97,23 +107,31 @@ def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate
 
 def ids_elsewhere(space: Space, signature: Signature, params: Sequence[Mapping[str, Scalar]]) -> list[str]:
     """The ids that another process, with another seed of Python's hashes, gives to replayed architectures."""
-    task = {
-        "root": __name__.partition(".")[0],
-        "folder": str(Path(__file__).parents[1]),
-        "space": space.to_mapping(),
-        "signature": signature.to_mapping(),
-        "params": list(params),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", _IDS_ELSEWHERE.format(package=__package__)],
-        input=json.dumps(task),
+    task = {"space": space.to_mapping(), "signature": signature.to_mapping(), "params": list(params)}
+    process = _elsewhere()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(task) + "\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    assert line, "the other process could not replay them; its error is printed above"
+    ids: list[str] = json.loads(line)
+    return ids
+
+
+@cache
+def _elsewhere() -> subprocess.Popen[str]:
+    """The other process: one for all, as its imports take seconds. It ends with its input."""
+    root, folder = __name__.partition(".")[0], str(Path(__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", _IDS_ELSEWHERE.format(package=__package__, root=root, folder=folder)],
         env={**os.environ, "PYTHONHASHSEED": "4711"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
     )
-    ids: list[str] = json.loads(done.stdout)
-    return ids
+    atexit.register(process.communicate)
+    return process
 
 
 def fresh(architecture: Architecture, signature: Signature, *, inputs: int) -> tuple[DynamicNetwork, Tensor]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess as Process
@@ -19,6 +18,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from dynarch.search.ledger import Ledger
+from dynarch.tests.endings import at_end
 
 Result = TypeVar("Result")
 
@@ -50,8 +50,8 @@ def _postgres_url() -> str:
     # Not below pytest's own folder: the server's user must be able to reach it, and socket paths are short.
     folder = tempfile.mkdtemp(prefix="dynarch-pg-")
     server = pgserver.get_server(folder, cleanup_mode=None)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.stop)
+    at_end(partial(shutil.rmtree, folder, ignore_errors=True))
+    at_end(server.stop)
     uri: str = server.get_uri()
     return uri.replace("postgresql://", "postgresql+psycopg://")
 

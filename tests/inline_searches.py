@@ -6,7 +6,6 @@ log of every epoch that they train, so that a test can tell who was trained twic
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import math
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,6 +41,7 @@ from dynarch.spaces.families import EarlyExit
 from dynarch.spaces.policy import Policy
 from dynarch.spaces.recipe import Recipe
 from dynarch.spaces.space import Space
+from dynarch.tests.endings import at_end
 
 # 2 widths x 2 rates x (1 + 2 exits x 2 objectives + 1 pair x 2 objectives) = 28 networks, 4 of them static.
 SPACE = Space(
@@ -202,7 +202,7 @@ def _study(folder: Path, directions: Sequence[str], sampler: str, seed: int) -> 
 def _empty_stores() -> Path:
     """Databases with their tables, made once: copying them is ten times as fast as making them."""
     folder = Path(tempfile.mkdtemp(prefix="dynarch-empty-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_end(partial(shutil.rmtree, folder, ignore_errors=True))
     Ledger.open(f"sqlite:///{folder / 'ledger.db'}").close()
     _study(folder, ("maximize", "minimize"), "random", 0)
     return folder
@@ -262,7 +262,7 @@ class Driven:
         splits = visible_splits(self.problem.data, self.problem.splits, self.problem.strategy.seed)
         return Assignment(
             arrays=arrays_of(splits),
-            classes=splits.classes,
+            signature=splits.signature.to_mapping(),
             book=(self.book or book_of(self.problem.space)).to_mapping(),
             decisions=self.problem.space.decisions(),
             evaluator=self.evaluator.name,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -263,23 +261,3 @@ def test_what_mlflow_missed_is_written_when_it_is_back(service: SearchService, b
     assert service.get(search_id).sync() == 4
     assert_recorded_once(service, search_id, 4)
     assert service.get(search_id).sync() == 0
-
-
-# -- somebody looks on ----------------------------------------------------------------------------------------
-
-
-def test_looking_on_from_another_process_takes_nothing_away(tmp_path: Path) -> None:
-    """As `dynarch status` in another terminal does, while the process of the search opens the ledger now and then.
-
-    SQLite removes the write-ahead log when the last process that holds the database leaves it. So no process may
-    lose its hold while it has the database open, or what it writes later is lost or torn.
-    """
-    url = f"sqlite:///{tmp_path / 'dynarch.db'}"
-    look = "import sys; from dynarch.search.ledger import Ledger; print(len(Ledger.open(sys.argv[1]).searches()))"
-    with Ledger.open(url) as ledger:
-        for number in range(3):
-            ledger.create_search(str(number), name="tiny", spec={}, seed=0, created_at=0.0)
-            Ledger.open(url).close()
-            seen = subprocess.run([sys.executable, "-c", look, url], capture_output=True, text=True, timeout=300)
-            assert (seen.stdout, seen.stderr) == (f"{number + 1}\n", "")
-            assert (tmp_path / "dynarch.db-wal").exists()

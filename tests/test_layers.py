@@ -44,6 +44,13 @@ FORBIDDEN_CALLS = {
 LAZY_IMPORTS: dict[tuple[str, str], str] = {
     ("hardware/onnx_runtime.py", "onnxruntime"): "optional, and slow to load: only for devices of that kind",
     ("hardware/energy.py", "pynvml"): "optional: only where an NVIDIA GPU is asked for its energy",
+    # Every worker and every command loads the package, and few do what these are for (seconds each).
+    ("evaluators/data/embedded.py", "sklearn"): "only for the embedded digits",
+    ("hardware/correction.py", "scipy"): "only where a correction is fitted",
+    ("hardware/roofline.py", "scipy"): "only where an unmeasured part is predicted",
+    ("hardware/roofline.py", "sklearn"): "likewise",
+    ("search/storage.py", "dynarch"): "MLflow",
+    ("search/report.py", "dynarch"): "pictures, with two libraries that draw them",
 }
 
 

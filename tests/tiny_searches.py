@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import signal
@@ -14,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from dynarch.evaluators.data import from_arrays
 from dynarch.search.ledger import Evaluation, Ledger
 from dynarch.search.problem import Constraint
 from dynarch.search.samplers import Study, TrialRecord
+from dynarch.tests.endings import at_end
 
 os.environ |= {"RAY_worker_niceness": "0"}  # else workers wait for everything else on a busy machine
 PATIENCE_SECONDS = 400.0  # before a test gives up on a machine that others use too
@@ -110,7 +110,7 @@ def tiny_spec(folder: Path, *, trials: int = TRIALS, epochs: int = 3, workers: i
 def shared_storage() -> Path:
     """A storage for the whole test run."""
     folder = Path(tempfile.mkdtemp(prefix="dynarch-tiny-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_end(partial(shutil.rmtree, folder, ignore_errors=True))
     return folder
 
 

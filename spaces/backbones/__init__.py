@@ -2,10 +2,12 @@
 
 from ..backbone import AbstractBackbone
 from ..errors import UnknownNameError
+from .frame_recurrent import FrameRecurrent
 from .inverted_residual import InvertedResidual
+from .recurrent import Recurrent
 from .residual import Residual
 
-BACKBONES: tuple[type[AbstractBackbone], ...] = (Residual, InvertedResidual)
+BACKBONES: tuple[type[AbstractBackbone], ...] = (Residual, InvertedResidual, Recurrent, FrameRecurrent)
 
 
 def backbone_type(name: str, path: str = "backbone") -> type[AbstractBackbone]:
@@ -20,4 +22,4 @@ def backbone_type(name: str, path: str = "backbone") -> type[AbstractBackbone]:
     raise UnknownNameError(path, name, [member.name for member in BACKBONES])
 
 
-__all__ = ["BACKBONES", "InvertedResidual", "Residual", "backbone_type"]
+__all__ = ["BACKBONES", "FrameRecurrent", "InvertedResidual", "Recurrent", "Residual", "backbone_type"]

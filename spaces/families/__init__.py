@@ -16,11 +16,15 @@ from .sample import (
     SqueezeExcitation,
 )
 from .spatial import AdaptiveResolution, BlockSparse
+from .temporal import CoarseUpdate, PaddingSkip, SkipUpdate
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
     LayerSkipping,
     SlimmableWidth,
     MixtureOfExperts,
+    SkipUpdate,
+    CoarseUpdate,
+    PaddingSkip,
     DynamicConvolution,
     BlockSparse,
     SqueezeExcitation,
@@ -46,11 +50,14 @@ __all__ = [
     "FAMILIES",
     "AdaptiveResolution",
     "BlockSparse",
+    "CoarseUpdate",
     "DynamicConvolution",
     "DynamicRelu",
     "EarlyExit",
     "LayerSkipping",
     "MixtureOfExperts",
+    "PaddingSkip",
+    "SkipUpdate",
     "SlimmableWidth",
     "SqueezeExcitation",
     "family_type",

@@ -200,21 +200,19 @@ class Stream(IterableDataset[int]):
         return iter(())
 
 
+NAMES = "data: must be one of 'digits', 'opinions', 'drifts' or the path of an .npz or .tsv.gz file, but got "
+KINDS = "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset with a length, but got "
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("mnist", "data: must be 'digits' or the path of an .npz file, but got 'mnist'"),
-        (Path("x.csv"), "data: must be 'digits' or the path of an .npz file, but got 'x.csv'"),
-        (None, "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset with a length, but got NoneType"),
-        (7, "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset with a length, but got int"),
-        (
-            {"x": X, "y": Y},
-            "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset with a length, but got dict",
-        ),
-        (
-            Stream(),
-            "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset with a length, but got Stream",
-        ),
+        ("mnist", f"{NAMES}'mnist'"),
+        (Path("x.csv"), f"{NAMES}'x.csv'"),
+        (None, f"{KINDS}NoneType"),
+        (7, f"{KINDS}int"),
+        ({"x": X, "y": Y}, f"{KINDS}dict"),
+        (Stream(), f"{KINDS}Stream"),
     ],
 )
 def test_what_is_no_source_is_refused(source: object, message: str) -> None:

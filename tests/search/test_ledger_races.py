@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dynarch.search.ledger import Evaluation, Ledger, NewPoint, Point, Rung, Search
 from dynarch.spaces.errors import SearchBusyError, StoreError
-from dynarch.tests.databases import BACKENDS, at_once, fresh_url, start
+from dynarch.tests.databases import BACKENDS, at_once, fresh_url, open_and_count, start
 from dynarch.tests.search.ledger_writers import finish, propose, race, stall_inside, take
 
 
@@ -165,3 +165,21 @@ def test_calls_made_again_from_the_start_change_nothing(
     for operation in done:
         attempt(ledger, again, operation)
     assert state_of(ledger, again) == state_of(ledger, once)
+
+
+# -- somebody looks on ----------------------------------------------------------------------------------------
+
+
+def test_looking_on_from_another_process_takes_nothing_away(tmp_path: Path) -> None:
+    """As `dynarch status` in another terminal does, while the process of the search opens the ledger now and then.
+
+    SQLite removes the write-ahead log when the last process that holds the database leaves it. So no process may
+    lose its hold while it has the database open, or what it writes later is lost or torn.
+    """
+    url = f"sqlite:///{tmp_path / 'dynarch.db'}"
+    with Ledger.open(url) as ledger:
+        for number in range(3):
+            ledger.create_search(str(number), name="tiny", spec={}, seed=0, created_at=0.0)
+            Ledger.open(url).close()
+            assert at_once(open_and_count, [url]) == [number + 1]
+            assert (tmp_path / "dynarch.db-wal").exists()

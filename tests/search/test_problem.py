@@ -64,7 +64,10 @@ BAD: tuple[tuple[object, str], ...] = (
     ),
     ({"budget": {"epoch": 3}}, "budget.epoch: 'epoch' is not known; did you mean 'epochs'?"),
     ({"data": {"split": {}}}, "data.split: 'split' is not known; did you mean 'splits'?"),
-    ({"data": {"source": "mnist"}}, "data: must be 'digits' or the path of an .npz file, but got 'mnist'"),
+    (
+        {"data": {"source": "mnist"}},
+        "data: must be one of 'digits', 'opinions', 'drifts' or the path of an .npz",
+    ),
     (device(kind="cpuu"), "devices.cpu.kind: 'cpuu' is not known; did you mean 'cpu'?"),
     (device(kind="cpu", thread=1), "devices.cpu.thread: 'thread' is not known; did you mean 'threads'?"),
     (
@@ -139,7 +142,7 @@ BAD: tuple[tuple[object, str], ...] = (
     ({"constraints": ["macs"]}, "constraints.0: must be a table of options, but got 'macs'"),
     ({"data": "digits"}, "data: must be a table, but got 'digits'"),
     ({"data": {"splits": []}}, "data.splits: must be a table of options, but got []"),
-    ({"data": {"source": 3}}, "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset"),
+    ({"data": {"source": 3}}, "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset"),
 )
 
 
@@ -182,7 +185,7 @@ def test_a_file_that_is_not_there_is_looked_for_beside_the_spec(tmp_path: Path) 
         ({"objectives": (3,)}, "objectives: must be a tuple of str, but got (3,)"),
         ({"objectives": None}, "objectives: must be a tuple of str, but got None"),
         ({"constraints": ({"metric": "macs"},)}, "constraints: must be a tuple of Constraint, but got ("),
-        ({"data": 3}, "data: must be a name, an .npz file, (x, y) arrays or a torch Dataset"),
+        ({"data": 3}, "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset"),
     ],
 )
 def test_what_python_can_get_wrong_is_refused_too(options: dict[str, Any], message: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from dynarch import Problem
-from dynarch.search.handle import EXPERIMENT
 from dynarch.search.ledger import Counts, Evaluation, Ledger, NewPoint, Point
 from dynarch.search.records import RETRY_SECONDS, Records, candidate_run
 from dynarch.search.report import write_report
@@ -48,7 +47,7 @@ def search_id(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def open_tracker() -> Open:
     storage = shared_service().storage
-    tracker = MLflowTracker(storage.tracking_uri, EXPERIMENT, artifact_root=storage.artifact_root)
+    tracker = storage.open_tracker()
     return lambda: tracker
 
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from dynarch.search.plots import front_html
 from dynarch.search.report import (
     FrontReport,
     ReportRow,
     front_csv,
-    front_html,
     front_markdown,
     front_png,
     front_table,

@@ -8,8 +8,8 @@ from typing import cast
 import optuna
 import pytest
 
-from dynarch.spaces.backbone import AbstractBackbone
-from dynarch.spaces.backbones import BACKBONES, InvertedResidual, Residual
+from dynarch.spaces.backbone import AbstractBackbone, Signature
+from dynarch.spaces.backbones import BACKBONES, FrameRecurrent, InvertedResidual, Recurrent, Residual
 from dynarch.spaces.backbones.testing import BackboneContract
 from dynarch.spaces.decision import AbstractDecision
 from dynarch.spaces.decisions import DECISIONS
@@ -17,11 +17,14 @@ from dynarch.spaces.families import (
     FAMILIES,
     AdaptiveResolution,
     BlockSparse,
+    CoarseUpdate,
     DynamicConvolution,
     DynamicRelu,
     EarlyExit,
     LayerSkipping,
     MixtureOfExperts,
+    PaddingSkip,
+    SkipUpdate,
     SlimmableWidth,
     SqueezeExcitation,
 )
@@ -29,6 +32,7 @@ from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.gates import GATES
 from dynarch.spaces.gating import Gating
 from dynarch.spaces.gradients import GRADIENTS
+from dynarch.spaces.probes import SIGNATURES
 from dynarch.spaces.scope import Replay, Suggester
 from dynarch.spaces.testing import DecisionContract, FamilyContract, Params
 
@@ -39,6 +43,9 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     LayerSkipping(gating=Gating(gate=tuple(member.name for member in GATES), gradient=ALL_GRADIENTS)),
     SlimmableWidth(gating=Gating(gradient=ALL_GRADIENTS)),
     MixtureOfExperts(gating=Gating(gradient=ALL_GRADIENTS)),
+    SkipUpdate(gating=Gating(gradient=ALL_GRADIENTS)),
+    CoarseUpdate(share=(0.5,), gating=Gating(gradient=ALL_GRADIENTS)),
+    PaddingSkip(),
     DynamicConvolution(),
     BlockSparse(tile=(1, 2, 4), gating=Gating(gate=("spatial",), gradient=ALL_GRADIENTS)),
     SqueezeExcitation(reduction=(2, 4)),
@@ -49,6 +56,8 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
 BACKBONE_ROWS: tuple[AbstractBackbone, ...] = (
     Residual(width=(4, 6), depth=(1, 2), stages=2),
     InvertedResidual(width=(4, 6), expansion=(1, 3), depth=(1, 2), stages=2),
+    Recurrent(width=(4, 6), chunks=(1, 2, 4)),
+    FrameRecurrent(width=(2, 3), state=(4, 6), chunks=(1, 2, 3)),
 )
 
 
@@ -75,11 +84,22 @@ class TestFamilies(FamilyContract):
         return (Replay, fixed_trial)
 
 
+TASKS = [(row, kind) for row in BACKBONE_ROWS for kind in row.kinds]
+
+
 class TestBackbones(BackboneContract):
-    @pytest.fixture(params=BACKBONE_ROWS, ids=lambda row: row.name)
-    def backbone(self, request: pytest.FixtureRequest) -> AbstractBackbone:
-        row: AbstractBackbone = request.param
-        return row
+    @pytest.fixture(params=TASKS, ids=[f"{row.name}-{kind}" for row, kind in TASKS])
+    def task(self, request: pytest.FixtureRequest) -> tuple[AbstractBackbone, str]:
+        made: tuple[AbstractBackbone, str] = request.param
+        return made
+
+    @pytest.fixture
+    def backbone(self, task: tuple[AbstractBackbone, str]) -> AbstractBackbone:
+        return task[0]
+
+    @pytest.fixture
+    def signature(self, task: tuple[AbstractBackbone, str]) -> Signature:
+        return SIGNATURES[task[1]]
 
 
 class TestDecisions(DecisionContract):
