@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from . import chain
-from .choice_step import Decider, Move
+from .choice_step import Move
+from .decider import Decider
 from .errors import SpecError
 from .gate import GateUnit
 from .gradient import AbstractGradient, one_hot, uniform

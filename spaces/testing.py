@@ -214,7 +214,7 @@ class FamilyContract:
                 with torch.no_grad():
                     run = network.simulate(x, setting=setting)
                 for name, used in run.usage.items():
-                    divided[name] = divided.get(name, False) or 0 < float(used.mean()) < 1
+                    divided[name] = divided.get(name, False) or bool(used.min() < used.max())
                 knobs = tuple(setting.items())
                 tried = policies(run.logits, family.decisions(), seed=seed)
                 taken += [check_routing(network, x, replace(policy, setting=knobs)) for policy in tried]

@@ -21,7 +21,7 @@ from dynarch.spaces.backbones import Residual
 from dynarch.spaces.backbones.residual import ResidualChoice
 from dynarch.spaces.errors import SpecError
 from dynarch.spaces.families import AdaptiveResolution, EarlyExit, SqueezeExcitation
-from dynarch.spaces.families.spatial.adaptive_resolution import scaled
+from dynarch.spaces.families.spatial.adaptive_resolution import AdaptiveResolutionChoice, scaled
 from dynarch.spaces.fork_step import ForkStep, Variant
 from dynarch.spaces.network import DynamicNetwork
 from dynarch.spaces.plan import Plan
@@ -80,7 +80,7 @@ def test_a_backbone_of_one_shape_is_not_offered_and_refused() -> None:
     assert AdaptiveResolution().size(rigid) == 0
     plan = Plan(Residual.build(ResidualChoice(4, (1, 1)), SIGNATURE), rigid, SIGNATURE)
     with pytest.raises(SpecError, match="takes inputs of one shape only") as caught:
-        AdaptiveResolution.apply(AdaptiveResolution.choice_type.from_mapping(BUDGET), plan)
+        AdaptiveResolution.apply(AdaptiveResolutionChoice.from_mapping(BUDGET), plan)
     assert caught.value.path == "shares"
 
 
@@ -101,7 +101,7 @@ def test_mistakes_name_their_place(change: dict[str, Any], path: str, words: str
 def test_two_forks_are_refused_with_the_reason() -> None:
     outline = shapes()
     plan = Plan(Residual.build(ResidualChoice(4, (1, 1)), SIGNATURE), outline, SIGNATURE)
-    AdaptiveResolution.apply(AdaptiveResolution.choice_type.from_mapping(BUDGET), plan)
+    AdaptiveResolution.apply(AdaptiveResolutionChoice.from_mapping(BUDGET), plan)
     variants = (Variant("a", None, 0.5), Variant("b", None, 1.0))
     plan.insert_after(0, ForkStep(variants, gate=None, knob="tokens"))
     with pytest.raises(SpecError, match="drop one of adaptive_resolution and tokens"):
@@ -155,7 +155,7 @@ def test_calibration_times_every_level() -> None:
 def test_a_gate_is_charged_and_its_decisions_can_be_shuffled() -> None:
     network, costs = network_and_costs(GATE)
     assert network.targets[0].branches == (("@r4", "@r8"),)
-    prices = network.targets[0].prices({"macs": dict(zip((p.name for p in costs.parts), costs.macs, strict=True))})  # type: ignore[arg-type]
+    prices = network.targets[0].prices({"macs": dict(zip((p.name for p in costs.parts), costs.macs, strict=True))})
     head = 8 * 4
     assert (prices["@r4"] - head) / (prices["@r8"] - head) == pytest.approx(1 / 4, rel=1e-6)
     x = torch.randn(40, 1, 8, 8)

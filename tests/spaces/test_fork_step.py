@@ -121,7 +121,7 @@ def test_inputs_that_left_before_the_fork_stay_out() -> None:
     """The exit before the fork lets out b above 1; its answers stand when both groups have written theirs."""
     network = forked(exit_index=1)
     early = ExitStep(0, Column(1), decisions=DECISIONS)
-    whole = DynamicNetwork(network.architecture, network.signature, [early, *network.steps]).eval()  # type: ignore[list-item]
+    whole = DynamicNetwork(network.architecture, network.signature, [early, *network.steps]).eval()
     assert whole.exits == 2
     assert [step.depth for step in whole.exit_steps] == [0, 1]
     policy = Policy("max_prob", (0.8, None))
@@ -180,7 +180,7 @@ def test_variants_share_weights_but_not_normalisation() -> None:
     body.register_forward_hook(lambda *_: calls.append(1))
     small[0].body(torch.ones(4, 3))
     assert not calls, "hooks are each twin's own"
-    assert large[0].body is body  # type: ignore[comparison-overlap]
+    assert large[0].body is body
 
 
 def test_the_dearest_and_the_cheapest_way_run_one_variant() -> None:

@@ -115,7 +115,7 @@ def test_a_skimmed_chunk_changes_a_part_of_the_state(cell: str) -> None:
     assert not hidden[:, 2:].any()
     step = choices_of(whole)[0]
     # A GRU of 2 inputs: 3 x 2 x (2 + 2) of 3 x 4 x (2 + 4) weights a step, and likewise with four gates.
-    assert step.works.tolist() == pytest.approx([(2 * 4) / (4 * 6), 1])
+    assert step.decider.works.tolist() == pytest.approx([(2 * 4) / (4 * 6), 1])
 
 
 def test_a_small_reader_is_one_for_all_chunks() -> None:
