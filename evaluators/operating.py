@@ -30,6 +30,7 @@ class OperatingPoint:
         exit_share: share of inputs that leave at each exit, the final head last.
         notes: what a reader must know, such as quantiles that are upper bounds.
         usage: part -> how often an input that gets there runs it, on average; of parts that not everybody runs.
+            Of parts that take rows, the share of them.
     """
 
     policy: Policy
@@ -96,7 +97,7 @@ def score(tables: ScoreTables, costs: Costs, book: LatencyBook, policy: Policy, 
 
 def _mean_usage(table: ScoreTable, part: PartInfo, taken: NDArray[np.int64]) -> float:
     here = taken >= part.depth
-    return float(table.usage[part.name][here].mean()) if here.any() else 0.0
+    return float(table.usage[part.name][here].mean()) / part.rows if here.any() else 0.0
 
 
 def operating_points(

@@ -59,11 +59,19 @@ def made_up_ms(key: str, macs: int, batch: int) -> float:
 
 def made_up_book(costs: Iterable[Costs], devices: Mapping[str, int]) -> LatencyBook:
     """A book with every part of these networks, for devices of these batch sizes."""
+    costs = tuple(costs)
     work = {key: macs for each in costs for key, macs in zip(each.keys, each.macs, strict=True)}
 
+    rows = dict.fromkeys(work, 1)
+    for each in costs:
+        for key, part in zip(each.keys, each.parts, strict=True):
+            rows[key] = max(rows[key], part.rows)
+
     def pages(batch: int) -> DevicePages:
-        sizes = tuple(range(1, batch + 1))
-        curves = {k: PartCurve(sizes, tuple(made_up_ms(k, m, b) for b in sizes), k) for k, m in work.items()}
+        curves = {}
+        for key, macs in work.items():
+            sizes = tuple(range(1, batch * rows[key] + 1))
+            curves[key] = PartCurve(sizes, tuple(made_up_ms(key, macs, size) for size in sizes), key)
         return DevicePages(batch, "made-up", "made-up", IDENTITY, curves)
 
     return LatencyBook({name: pages(batch) for name, batch in devices.items()})

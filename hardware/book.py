@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..spaces.errors import MissingEntryError
 from ..spaces.policy import Policy
-from ..spaces.trace import counts, dearest_usage, present
+from ..spaces.trace import PartInfo, counts, dearest_usage, present
 from .composition import LatencyDistribution, PartCurve, compose
 from .correction import Correction
 from .inventory import Costs
@@ -76,9 +76,10 @@ class DevicePages:
         """
         matrix = counts(costs.parts, policy, exit_taken, usage)
         curves = self.lookup(costs)
-        price = np.array([curve.at(min(self.batch, curve.batches[-1])) for curve in curves])
+        price = np.array([self._full(part, curve) / part.rows for part, curve in zip(costs.parts, curves, strict=True)])
         deepest = np.array([_deepest(policy)])
-        dearest = dearest_usage(costs.parts, price * counts(costs.parts, policy, deepest)[0])
+        reached = counts(costs.parts, policy, deepest)[0] > 0
+        dearest = dearest_usage(costs.parts, price * reached)
         worst = counts(costs.parts, policy, deepest, dearest)[0]
         if self.batch == 1:
             compacting = [part.kind == "compact" for part in costs.parts]
@@ -92,15 +93,21 @@ class DevicePages:
             seed=seed,
             worst=worst,
             present=present(costs.parts, exit_taken) if self.batch > 1 else None,
+            together=[part.rows > 1 for part in costs.parts],
         )
 
+    def _full(self, part: PartInfo, curve: PartCurve) -> float:
+        """Milliseconds of one call with everything that a whole batch may bring."""
+        return curve.at(min(self.batch * part.rows, curve.batches[-1]))
+
     def part_ms(self, costs: Costs) -> NDArray[np.float64]:
-        """Milliseconds each part adds for one input at this batch, for the policy search (`p`)."""
+        """Milliseconds each part adds for one input (or one of its rows) at this batch, for the policy search (`p`)."""
         scale, call = self.correction.a, self.correction.c_ms
-        each = [(scale * curve.at(min(self.batch, curve.batches[-1])) + call) for curve in self.lookup(costs)]
-        used = np.array([not self._unused(part.kind) for part in costs.parts], dtype=float)
-        added: NDArray[np.float64] = np.array(each) / self.batch * used
-        return added
+        each = [
+            0.0 if self._unused(part.kind) else (scale * self._full(part, curve) + call) / (self.batch * part.rows)
+            for part, curve in zip(costs.parts, self.lookup(costs), strict=True)
+        ]
+        return np.array(each, dtype=np.float64)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values."""

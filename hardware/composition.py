@@ -177,6 +177,7 @@ def compose(
     seed: int,
     worst: NDArray[np.float64] | None = None,
     present: NDArray[np.float64] | None = None,
+    together: Sequence[bool] = (),
     repeats: int = 32,
 ) -> LatencyDistribution:
     """The latency distribution of a traced network.
@@ -195,24 +196,28 @@ def compose(
         worst: `p` counts on the longest reachable path; the largest observed value stands in if absent.
         present: `n x p`: who is there when a part may move rows, 0 for parts that move none. Rows are moved only
             where some of those who are there move, and not all; None: whenever some do.
+        together: `p`, whether a part takes rows: then a count is a number of rows, and those of all inputs of a batch
+            go through it in one call. None does if absent.
         repeats: how often the whole trace is shuffled into batches.
 
     Raises:
         DataError: if shapes do not match, or counts are negative or not finite, or there are none.
         MissingEntryError: if a part would run at a batch size outside its measured range.
     """
-    _check(counts, curves, batch, worst, present)
+    together = together or (False,) * len(curves)
+    _check(counts, curves, batch, worst, present, together)
     if batch == 1:
         groups = np.arange(len(counts))[:, None]
     else:
         groups = _shuffled_batches(len(counts), batch, repeats, np.random.default_rng(seed))
-    completion, spent, calls = _completion_ms(counts, groups, curves, correction, present)
+    completion, spent, calls = _completion_ms(counts, groups, curves, correction, together, present)
     per_sample = completion / batch
     observed = float(per_sample.max())
     worst_ms = observed
     if worst is not None:
-        together = np.zeros((1, batch), dtype=np.int64)
-        worst_ms = max(observed, float(_completion_ms(worst[None], together, curves, correction)[0][0]) / batch)
+        alike = np.zeros((1, batch), dtype=np.int64)
+        slowest = _completion_ms(worst[None], alike, curves, correction, together)[0]
+        worst_ms = max(observed, float(slowest[0]) / batch)
     values, bounds = _quantiles(per_sample, len(counts) // batch)
     mean = float(per_sample.mean())
     relsd = _relsd(spent, correction, float(completion.sum()))
@@ -237,8 +242,15 @@ def compose(
 
 
 def _check(
-    counts: Floats, curves: Sequence[PartCurve], batch: int, worst: Floats | None, present: Floats | None
+    counts: Floats,
+    curves: Sequence[PartCurve],
+    batch: int,
+    worst: Floats | None,
+    present: Floats | None,
+    together: Sequence[bool],
 ) -> None:
+    if len(together) != len(curves):
+        raise DataError("together", f"must say so of {len(curves)} parts, but does of {len(together)}")
     if batch < 1:
         raise DataError("batch", f"must be at least 1, but got {batch}")
     if counts.ndim != 2 or counts.shape[1] != len(curves) or len(counts) == 0:
@@ -268,6 +280,7 @@ def _completion_ms(
     groups: NDArray[np.int64],
     curves: Sequence[PartCurve],
     correction: Correction,
+    together: Sequence[bool],
     present: Floats | None = None,
 ) -> tuple[Floats, list[_Spent], float]:
     """When each of `m` groups (`m x batch` numbers of inputs) is done: `m` milliseconds; what each part took; calls."""
@@ -276,8 +289,10 @@ def _completion_ms(
     for part, curve in enumerate(curves):
         column = counts[:, part][groups]  # m x batch
         spent.append([])
-        for repetition in range(math.ceil(column.max(initial=0.0))):
-            alive = np.clip(column - repetition, 0.0, 1.0).sum(axis=1)  # m
+        repetitions = 1 if together[part] else math.ceil(column.max(initial=0.0))
+        for repetition in range(repetitions):
+            running = column if together[part] else np.clip(column - repetition, 0.0, 1.0)
+            alive = running.sum(axis=1)  # m: inputs, or rows
             if present is not None and present[:, part].any():
                 alive = np.where(alive < present[:, part][groups].sum(axis=1), alive, 0.0)
             sums += _costs(curve, alive, spent[-1])

@@ -193,8 +193,10 @@ def inventory(
             keys = keys_of(parts, cache)
             for index, (part, key) in enumerate(zip(parts, keys, strict=True)):
                 if part.info.kind != COMPACT or compaction:
-                    found.setdefault(key.hash, (key, part))
-                    places.setdefault(key.hash, (len(costs), index))
+                    known = found.get(key.hash)
+                    if known is None or known[1].info.rows < part.info.rows:  # it must be measured for all of them
+                        found[key.hash] = (key, part)
+                        places[key.hash] = (len(costs), index)
             costs.append(_costs(network, parts, keys))
             if on_progress is not None:
                 on_progress(len(found))

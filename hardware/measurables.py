@@ -21,7 +21,7 @@ def places(found: Inventory, device: AbstractDevice) -> dict[str, Place]:
 
 
 def measurable(key: PartKey, part: Part, device: AbstractDevice) -> Measurable:
-    """A part as routed mode calls it, on its example input, repeated to the batch size."""
+    """A part as routed mode calls it, on its example input, repeated to the batch size (or the number of rows)."""
 
     def make(batch: int) -> Task:
         call = _prepared(part.call, device)

@@ -51,22 +51,25 @@ def told_pages(
     statistic = _statistic(environments[environment_id])
     measured = table.measured(environment_id, version=named, statistic=statistic)
     parts = UnseenParts(measured, table.part_keys(environment_id))
-    asked = {key.hash: key for key, part in found.parts.values() if batch > 1 or part.info.kind != COMPACT}
-    return DevicePages(
-        batch, environment_id, named, _correction(table, environment_id, named, batch), told_curves(parts, asked, batch)
-    )
+    asked = {
+        key.hash: (key, batch * part.info.rows)
+        for key, part in found.parts.values()
+        if batch > 1 or part.info.kind != COMPACT
+    }
+    correction = _correction(table, environment_id, named, batch)
+    return DevicePages(batch, environment_id, named, correction, told_curves(parts, asked))
 
 
-def told_curves(parts: UnseenParts, asked: Mapping[str, PartKey], batch: int) -> dict[str, PartCurve]:
-    """The curve of every part that is asked for, by its hash.
+def told_curves(parts: UnseenParts, asked: Mapping[str, tuple[PartKey, int]]) -> dict[str, PartCurve]:
+    """The curve of every part that is asked for, by its hash; each goes with the most inputs, or rows, of a call.
 
     Raises:
         MissingEntryError: if nothing can be said of some of them.
     """
-    sizes = curve_batches(batch)
     curves: dict[str, PartCurve] = {}
     refused: dict[str, str] = {}
-    for name, key in asked.items():
+    for name, (key, most) in asked.items():
+        sizes = curve_batches(most)
         try:
             curves[name] = _curve([parts.estimate(key, size) for size in sizes], sizes, name)
         except MissingEntryError as error:

@@ -233,7 +233,7 @@ class _Books:
 
 
 def curve_batches(batch: int) -> tuple[int, ...]:
-    """Sizes that let every number of inputs left in a batch be interpolated: powers of two, and itself."""
+    """Sizes that let every number of inputs left in a batch (or of rows) be interpolated: powers of two, and itself."""
     return tuple(sorted({*(2**power for power in range(batch.bit_length())), batch}))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import final
 
 import numpy as np
@@ -90,27 +90,31 @@ class Profiler:
         if seen:
             LOG.warning("%s: %s", device.name, seen)
         where = places(found, device)
-        parts = {name: found.parts[name][0] for name in where}
-        profile(
-            tuple(parts),
-            FreshProcess(self._space, self._signature, parts, where, device),
-            device=device,
-            store=self._table,
-            seed=self._seed,
-            protocol=self._protocol,
-            on_progress=lambda done, total: self._tell(f"measuring on {device.name}", done, total),
-        )
+        groups = _by_rows(found, where)
+        for most, names in groups.items():  # parts that take rows are measured at more sizes
+            parts, there = {name: found.parts[name][0] for name in names}, {name: where[name] for name in names}
+            profile(
+                tuple(parts),
+                FreshProcess(self._space, self._signature, parts, there, device),
+                device=device,
+                store=self._table,
+                seed=self._seed,
+                batches=curve_batches(device.batch * most),
+                protocol=self._protocol,
+                on_progress=lambda done, total: self._tell(f"measuring on {device.name}", done, total),
+            )
         environment = device.environment().environment_id
         version = self._table.freeze(environment).version
-        curves = self._curves(tuple(parts), device, environment, version)
+        curves: dict[str, PartCurve] = {}
+        for most, names in groups.items():
+            curves |= self._curves(names, device, environment, version, sizes=curve_batches(device.batch * most))
         pages = DevicePages(device.batch, environment, version, IDENTITY, curves)
         correction = self._correction(device, pages)
         return DevicePages(device.batch, environment, version, correction, curves)
 
     def _curves(
-        self, hashes: tuple[str, ...], device: AbstractDevice, environment: str, version: str
+        self, hashes: tuple[str, ...], device: AbstractDevice, environment: str, version: str, *, sizes: tuple[int, ...]
     ) -> dict[str, PartCurve]:
-        sizes = curve_batches(device.batch)
         entries = self._table.entries(environment, hashes, sizes, version=version, statistic=device.statistic)
         return {each: PartCurve(sizes, tuple(entries[each, size].ms for size in sizes), each) for each in hashes}
 
@@ -148,3 +152,12 @@ class Profiler:
     def _note(self, what: str) -> Callable[[int], None] | None:
         progress = self._progress
         return None if progress is None else lambda done: progress(what, done, 0)
+
+
+def _by_rows(found: Inventory, where: Iterable[str]) -> dict[int, tuple[str, ...]]:
+    """Rows that an input may bring to one call -> the parts that take so many."""
+    groups: dict[int, tuple[str, ...]] = {}
+    for name in where:
+        rows = found.parts[name][1].info.rows
+        groups[rows] = (*groups.get(rows, ()), name)
+    return groups

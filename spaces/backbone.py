@@ -90,6 +90,7 @@ class Outline:
         kind: of the inputs.
         input_shape: of one input.
         least_side: of the smallest images that it takes; None: it takes inputs of one shape only.
+        tileable: whether each block can run on tiles of its features.
         reads: whether each block reads a piece of the input, and may leave it out.
         pads: whether each block's piece may hold nothing but padding.
     """
@@ -106,6 +107,7 @@ class Outline:
     kind: str = "image"
     input_shape: tuple[int, ...] = ()
     least_side: int | None = None
+    tileable: tuple[bool, ...] = ()
     reads: tuple[bool, ...] = ()
     pads: tuple[bool, ...] = ()
 
@@ -117,6 +119,15 @@ class Outline:
     def before(self, block: int) -> tuple[int, ...]:
         """Shape of the features that go into a block."""
         return self.feature_shapes[block - 1] if block else self.stem_shape
+
+    def of_stage(self, stage: int) -> range:
+        """The blocks of a stage."""
+        first = sum(self.stages[:stage])
+        return range(first, first + self.stages[stage])
+
+    def stage(self, block: int) -> int:
+        """The stage that a block is in."""
+        return next(stage for stage in range(len(self.stages)) if block in self.of_stage(stage))
 
     def viewed(self, block: int) -> tuple[int, ...]:
         """Shape of what an exit head after a block sees."""
@@ -167,6 +178,20 @@ class AbstractSelective(nn.Module, abc.ABC):
         Called with features `b x ...`, scales and picked channels. Scales `b x inner` and None: all channels are
         computed. Scales `b x k` and numbers `b x k`: these are, with gathered weights.
         """
+
+
+class AbstractTileable(nn.Module, abc.ABC):
+    """A block that can run on square tiles of its features, each on its own.
+
+    `halo` is how far it sees: a tile of side `s` follows from `s + 2 halo` numbers a side.
+    """
+
+    halo: int
+
+    @abc.abstractmethod
+    def on_tiles(self) -> nn.Module:
+        """The same block, over the same weights, without padding: tiles with their halo `n x c x (s + 2 halo) x ..` ->
+        `n x c' x s x s`."""
 
 
 class AbstractChunk(nn.Module, abc.ABC):
@@ -257,6 +282,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         signature.kind,
         signature.input_shape,
         backbone.least_side,
+        tuple(isinstance(block, AbstractTileable) for block in backbone.blocks),
         tuple(isinstance(block, AbstractChunk) for block in backbone.blocks),
         tuple(isinstance(block, AbstractChunk) and block.pads for block in backbone.blocks),
     )

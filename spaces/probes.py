@@ -33,6 +33,7 @@ from .policy import Policy
 from .scope import Chance, Scalar, Scope, enumerate_points
 from .signature import random_inputs
 from .space import Space, backbone_outline, build
+from .step import AbstractStep
 from .trace import COMPACT, Recorder, counts, within
 
 Candidate = tuple[dict[str, Scalar], Architecture]
@@ -207,6 +208,11 @@ def _midway(logits: Sequence[Tensor], steps: Sequence[ExitStep], policy: Policy,
     return float(ordered[at] + ordered[at + 1]) / 2
 
 
+def walk(network: DynamicNetwork) -> Iterator[tuple[str | None, AbstractStep]]:
+    """Every step of a network, with the variant that it runs under."""
+    return chain.walk([step for step in network.steps if isinstance(step, AbstractStep)])
+
+
 @contextmanager
 def hooked(network: DynamicNetwork) -> Iterator[Counter[str]]:
     """Counts, by hooks of torch, the inputs that really run through each part that has weights."""
@@ -216,7 +222,7 @@ def hooked(network: DynamicNetwork) -> Iterator[Counter[str]]:
         return module.register_forward_hook(lambda _module, given, _made: rows.update({name: given[0].shape[0]}))
 
     handles = []
-    for variant, step in chain.walk(list(network.steps)):  # type: ignore[arg-type]
+    for variant, step in walk(network):
         handles += [watch(module, within(name, variant)) for name, module in step.watched().items()]
     yield rows
     for handle in handles:
@@ -280,8 +286,9 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     logits = run.logits
     answers = torch.stack([logits[exit_index][row] for row, exit_index in enumerate(taken.tolist())])
     trace = counts(infos, policy, taken.numpy(), {name: used.numpy() for name, used in run.usage.items()})
-    ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]  # moving rows is no network's work
-    watched = [column for column in ran if infos[column].kind not in ("decide", "mix")]  # these have no weights
+    ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]
+    named = {within(name, variant) for variant, step in walk(network) for name in step.watched()}
+    watched = [column for column in ran if infos[column].name in named]
     for pieces in ([x], torch.split(x[:8], 1)):
         start = 0
         with hooked(network) as rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -109,13 +109,15 @@ class ResourceTarget:
         branches: for each choice the parts that compute, by rising work. A name that begins with `@` stands for all
             parts under that variant of a fork.
         choice: the target.
+        rows: of each part that takes rows, how many an input may bring; costs are then those of one row.
     """
 
     branches: tuple[tuple[str, ...], ...]
     choice: ResourceChoice
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     def prices(self, costs: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """What each branch costs.
+        """What each branch costs an input, with all of its rows.
 
         Args:
             costs: resource -> part -> cost; `rate` needs none.
@@ -125,21 +127,24 @@ class ResourceTarget:
         """
         names = [name for group in self.branches for name in group]
         if self.choice.resource == "rate":
-            return dict.fromkeys(names, 1.0)
+            return dict.fromkeys(names, 1.0)  # of rows as well: a share of them is a rate
         known = costs.get(self.choice.resource, {})
         found = {name: _costs(name, known) for name in names}
         missing = [name for name, each in found.items() if not each]
         if missing:
             raise SpecError("resource", f"{self.choice.resource} needs the cost of {', '.join(missing)}")
         # A variant costs what its parts do together, a part that runs under any variant what it does on average.
-        return {name: sum(each) / (1 if name.startswith("@") else len(each)) for name, each in found.items()}
+        return {
+            name: sum(each) * self.rows.get(name, 1) / (1 if name.startswith("@") else len(each))
+            for name, each in found.items()
+        }
 
     def spent(self, usage: Mapping[str, Tensor], prices: Mapping[str, float]) -> Tensor:
         """Share of the dearest branches' cost that was spent, for each input and choice: `b x choices`."""
         shares = []
         for group in self.branches:
             dearest = max(prices[name] for name in group)
-            paid = torch.stack([usage[name] * (prices[name] / dearest) for name in group])
+            paid = torch.stack([usage[name] / self.rows.get(name, 1) * (prices[name] / dearest) for name in group])
             shares.append(paid.sum(0))
         return torch.stack(shares, 1)
 

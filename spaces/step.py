@@ -82,13 +82,16 @@ class Routing:
     done: bool = False
     variant: str | None = None  # of a fork, that the steps run under now
 
-    def record(self, name: str, rows: Tensor | None = None) -> None:
-        """Note that a part runs for everybody still in the network, or for these `rows` of them."""
+    def record(self, name: str, rows: Tensor | None = None, *, times: Tensor | None = None) -> None:
+        """Note that a part runs for everybody still in the network, or for these `rows` of them.
+
+        `times` says how many rows of their own each of them brings to it.
+        """
         if self.recorder is not None:
             alive = self.alive
             if rows is not None:
                 alive = rows if alive is None else alive.index_select(0, rows)
-            self.recorder.add(within(name, self.variant), alive)
+            self.recorder.add(within(name, self.variant), alive, times)
 
     def leave_all(self, logits: Tensor, exit_index: int) -> None:
         """Everybody still in the network leaves with these answers."""

@@ -34,6 +34,8 @@ class PartInfo:
         choice: the step that chooses between it and others; of the parts of one choice an input runs at most `at_most`.
         at_most: the same for all parts of a choice.
         variant: of a fork, under which alone it runs.
+        rows: how many rows, such as tiles or tokens, an input may bring to one call of it; how often an input runs
+            such a part is the number of its rows, and those of a whole batch go through it in one call.
     """
 
     name: str
@@ -44,6 +46,7 @@ class PartInfo:
     choice: str | None = None
     at_most: int = 1
     variant: str | None = None
+    rows: int = 1
 
     def active(self, policy: Policy) -> bool:
         """Whether inputs that reach the part run it under this policy."""
@@ -66,7 +69,7 @@ class Part:
     Args:
         info: name and conditions.
         call: exactly what routed mode executes.
-        inputs: example inputs at batch 1, each `1 x ...`.
+        inputs: example inputs at batch 1, each `1 x ...`; one row of a part that takes rows.
         token: equal tokens promise equal work, so that many networks need looking at only once; None: no promise.
     """
 
@@ -88,7 +91,7 @@ def counts(
         parts: `p` parts in execution order.
         policy: the operating policy.
         exit_taken: `n` numbers of the exit each input left at; the final head is `len(policy.thresholds)`.
-        usage: part -> `n`, how often an input that got there ran it; parts without an entry run once.
+        usage: part -> `n`, how often an input that got there ran it; parts without an entry run once, for all rows.
 
     Returns:
         `n x p`.
@@ -99,7 +102,7 @@ def counts(
             # At an exit compaction moves only the inputs that stay.
             leaving = part.kind == COMPACT and part.exit is not None
             reaches = exit_taken > part.depth if leaving else exit_taken >= part.depth
-            result[:, column] = reaches if usage is None else reaches * usage.get(part.name, 1.0)
+            result[:, column] = reaches * (usage or {}).get(part.name, float(part.rows))
     return result
 
 
@@ -129,7 +132,7 @@ def variant_usage(parts: tuple[PartInfo, ...]) -> dict[str | None, dict[str, NDA
 
 def usage_row(parts: tuple[PartInfo, ...], usage: Mapping[str, NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
     """How often one input that gets everywhere runs each of `p` parts."""
-    return np.array([float(usage[part.name][0]) if part.name in usage else 1.0 for part in parts])
+    return np.array([float(usage[part.name][0]) if part.name in usage else float(part.rows) for part in parts])
 
 
 def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -138,7 +141,7 @@ def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> d
 
     Args:
         parts: `p` parts.
-        weight: `p`, what each costs.
+        weight: `p`, what each costs; of parts that take rows, one row.
     """
     options: dict[str, list[int]] = {}
     for column, part in enumerate(parts):
@@ -146,8 +149,9 @@ def dearest_usage(parts: tuple[PartInfo, ...], weight: NDArray[np.float64]) -> d
             options.setdefault(part.choice, []).append(column)
     chosen: dict[str, NDArray[np.float64]] = {}
     for columns in options.values():
-        dearest = sorted(columns, key=lambda column: -weight[column])[: parts[columns[0]].at_most]
-        chosen |= {parts[column].name: np.full(1, float(column in dearest)) for column in columns}
+        dearest = sorted(columns, key=lambda column: -weight[column] * parts[column].rows)
+        taken = dearest[: parts[columns[0]].at_most]
+        chosen |= {parts[column].name: np.full(1, float(parts[column].rows * (column in taken))) for column in columns}
     ways = [chosen | usage for usage in variant_usage(parts).values()]
     return max(ways, key=lambda usage: float(weight @ usage_row(parts, usage)))
 
@@ -164,10 +168,10 @@ class Recorder:
         self.size = size
         self._counts: dict[str, NDArray[np.float64]] = {}
 
-    def add(self, name: str, alive: Tensor | None) -> None:
-        """Part `name` runs now for the inputs with these numbers (None: all)."""
+    def add(self, name: str, alive: Tensor | None, times: Tensor | None = None) -> None:
+        """Part `name` runs now for the inputs with these numbers (None: all); `times`: how many rows each brings."""
         row = self._counts.setdefault(name, np.zeros(self.size))
-        row[slice(None) if alive is None else alive.cpu().numpy()] += 1
+        row[slice(None) if alive is None else alive.cpu().numpy()] += 1 if times is None else times.cpu().numpy()
 
     def counts(self, parts: tuple[PartInfo, ...]) -> NDArray[np.float64]:
         """`n x p` counts in the order of `parts`."""

@@ -8,7 +8,7 @@ from typing import ClassVar, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..backbone import AbstractBackbone, AbstractNarrowable, AbstractSelective, Backbone, Signature
+from ..backbone import AbstractBackbone, AbstractNarrowable, AbstractSelective, AbstractTileable, Backbone, Signature
 from ..own_kernels import convolve_each, normalise_picked
 from ..scope import Scope
 from ..spec import AbstractSpec, require, require_options
@@ -16,8 +16,10 @@ from .residual import image_channels
 
 
 @final
-class InvertedResidualBlock(AbstractNarrowable, AbstractSelective):
+class InvertedResidualBlock(AbstractNarrowable, AbstractSelective, AbstractTileable):
     """Expand, filter each channel, project back; a shortcut where shapes allow; `b x c x h x w`."""
+
+    halo = 1  # only the filter looks around
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -47,6 +49,26 @@ class InvertedResidualBlock(AbstractNarrowable, AbstractSelective):
     def selected(self) -> nn.Module:
         """The block with expanded channels picked for each input."""
         return _SelectedInvertedResidual(self)
+
+    def on_tiles(self) -> nn.Module:
+        """The block on tiles with a halo of 1."""
+        return _TiledInvertedResidual(self)
+
+
+@final
+class _TiledInvertedResidual(nn.Module):
+    """A block with a shortcut whose filter eats up the halo."""
+
+    def __init__(self, block: InvertedResidualBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`n x c x (s + 2) x (s + 2)` -> `n x c x s x s`."""
+        block = self.block
+        spread = functional.conv2d(block.expand(x), _first_weight(block.filter), groups=block.inner)
+        made: Tensor = block.project(functional.relu6(block.filter[1](spread)))
+        return x[:, :, 1:-1, 1:-1] + made
 
 
 @final

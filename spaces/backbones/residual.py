@@ -9,7 +9,7 @@ from typing import ClassVar, final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..backbone import AbstractBackbone, AbstractNarrowable, AbstractSelective, Backbone, Signature
+from ..backbone import AbstractBackbone, AbstractNarrowable, AbstractSelective, AbstractTileable, Backbone, Signature
 from ..errors import ShapeError
 from ..own_kernels import convolve_each, normalise_picked
 from ..scope import Scope
@@ -17,8 +17,10 @@ from ..spec import AbstractSpec, require, require_options
 
 
 @final
-class BasicBlock(AbstractNarrowable, AbstractSelective):
+class BasicBlock(AbstractNarrowable, AbstractSelective, AbstractTileable):
     """Two 3 x 3 convolutions beside a shortcut; `b x c x h x w` -> `b x c' x h/s x w/s`."""
+
+    halo = 2  # one place for each of its convolutions
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -52,6 +54,26 @@ class BasicBlock(AbstractNarrowable, AbstractSelective):
     def selected(self) -> nn.Module:
         """The block with channels between its convolutions picked for each input."""
         return _SelectedBasicBlock(self)
+
+    def on_tiles(self) -> nn.Module:
+        """The block on tiles with a halo of 2."""
+        return _TiledBasicBlock(self)
+
+
+@final
+class _TiledBasicBlock(nn.Module):
+    """A block of stride 1 whose convolutions eat up the halo."""
+
+    def __init__(self, block: BasicBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`n x c x (s + 4) x (s + 4)` -> `n x c x s x s`."""
+        block = self.block
+        inner = functional.relu(block.norm1(functional.conv2d(x, block.conv1.weight)))
+        made = block.norm2(functional.conv2d(inner, block.conv2.weight))
+        return functional.relu(made + x[:, :, 2:-2, 2:-2])
 
 
 @final

@@ -18,7 +18,7 @@ from .sample import (
     SlimmableWidth,
     SqueezeExcitation,
 )
-from .spatial import AdaptiveResolution, GlanceAndFocus, TokenMerging, TokenPruning
+from .spatial import AdaptiveResolution, BlockSparse, GlanceAndFocus, TokenMerging, TokenPruning
 from .temporal import CoarseUpdate, FrameSelection, Jumping, PaddingSkip, SkipUpdate, TemporalExit
 
 FAMILIES: tuple[type[AbstractFamily], ...] = (
@@ -33,6 +33,7 @@ FAMILIES: tuple[type[AbstractFamily], ...] = (
     FrameSelection,
     PaddingSkip,
     DynamicConvolution,
+    BlockSparse,
     SqueezeExcitation,
     DynamicRelu,
     Cascade,
@@ -60,6 +61,7 @@ def family_type(name: str, path: str = "families") -> type[AbstractFamily]:
 __all__ = [
     "FAMILIES",
     "AdaptiveResolution",
+    "BlockSparse",
     "BranchRouting",
     "Cascade",
     "ChannelSaliency",

@@ -8,6 +8,7 @@ from .policy_network import PolicyNetwork
 from .pooled_linear import PooledLinear
 from .pooled_mlp import PooledMlp
 from .recurrent import Recurrent
+from .spatial import Spatial
 
 GATES: tuple[AbstractGate, ...] = (
     PooledLinear(),
@@ -16,6 +17,7 @@ GATES: tuple[AbstractGate, ...] = (
     Recurrent(),
     PolicyNetwork(),
     Halting(),
+    Spatial(),
 )
 
 

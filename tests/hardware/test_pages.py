@@ -116,7 +116,9 @@ def test_curves_say_on_which_step_of_the_ladder_they_stand() -> None:
     name = next(iter(grid))
     del measured[name, 2]
     stranger = linear(96, 64)  # between those of the grid
-    curves = told_curves(UnseenParts(measured, grid), {**grid, stranger.hash: stranger}, 4)
+    curves = told_curves(
+        UnseenParts(measured, grid), {n: (key, 4) for n, key in {**grid, stranger.hash: stranger}.items()}
+    )
     assert curves[name].doubts[0] == ("measured", 0.0)
     assert [how for how, _ in curves[name].doubts] == ["measured", "interpolated", "measured"]
     assert [how for how, _ in curves[stranger.hash].doubts] == ["modelled"] * 3

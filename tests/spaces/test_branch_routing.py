@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dynarch.spaces.backbone import Outline, Signature
 from dynarch.spaces.backbones import Residual
 from dynarch.spaces.backbones.residual import ResidualChoice
+from dynarch.spaces.choice_step import ChoiceStep
 from dynarch.spaces.errors import SpecError
 from dynarch.spaces.families import BranchRouting
 from dynarch.spaces.families.sample import BranchRoutingChoice
@@ -41,7 +42,9 @@ def test_branches_come_by_their_work() -> None:
     outline = backbone_outline("residual", SMALL, SIGNATURE)
     plan = Plan(Residual.build(SMALL, SIGNATURE), outline, SIGNATURE)
     BranchRouting.apply(BranchRoutingChoice((0,), ("pointwise", "separable", "block"), GATING, TARGET), plan)
-    works = plan._blocks[0].decider.works
+    step = plan._blocks[0]
+    assert isinstance(step, ChoiceStep)
+    works = step.decider.works
     assert isinstance(works, torch.Tensor)
     assert works.tolist() == pytest.approx([16 / 288, 52 / 288, 1.0])
 

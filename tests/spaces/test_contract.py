@@ -26,6 +26,7 @@ from dynarch.spaces.decisions.testing import DecisionContract
 from dynarch.spaces.families import (
     FAMILIES,
     AdaptiveResolution,
+    BlockSparse,
     BranchRouting,
     Cascade,
     ChannelSaliency,
@@ -70,6 +71,7 @@ FAMILY_ROWS: tuple[AbstractFamily, ...] = (
     FrameSelection(keep=((0.25, 0.5, 1.0),), hidden=(4,)),
     PaddingSkip(),
     DynamicConvolution(),
+    BlockSparse(tile=(1, 2, 4), gating=Gating(gate=("spatial",), gradient=ALL_GRADIENTS)),
     SqueezeExcitation(reduction=(2, 4)),
     DynamicRelu(),
     Cascade(little=Little((Residual(width=(2, 4), depth=(1,), stages=1), InvertedResidual(width=(2,), stages=1)))),
