@@ -283,8 +283,7 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     with torch.no_grad():
         run = network.simulate(x, setting=dict(policy.setting))
         taken = simulate(run.logits, policy, network.exit_steps)
-    logits = run.logits
-    answers = torch.stack([logits[exit_index][row] for row, exit_index in enumerate(taken.tolist())])
+    answers = torch.stack([run.logits[exit_index][row] for row, exit_index in enumerate(taken.tolist())])
     trace = counts(infos, policy, taken.numpy(), {name: used.numpy() for name, used in run.usage.items()})
     ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]
     named = {within(name, variant) for variant, step in walk(network) for name in step.watched()}
