@@ -15,6 +15,7 @@ from typing import Final, Protocol, final
 
 from .device import AbstractDevice, Environment
 from .session import Session, canaries, check_canaries, open_session
+from .steadiness import sentinel_of
 from .timer import Clock, Task
 from .timer import Protocol as Timing
 
@@ -93,11 +94,14 @@ class Watch:
         self._device = device
         self._clock = clock
         self._tasks = canary_tasks if canary_tasks is not None else canaries(device)
+        sentinel = sentinel_of(device, clock=clock) if canary_tasks is None else None
+        self._ready = None if sentinel is None else sentinel.wait  # a slow spell is no other machine
         check_canaries(self._tasks, device, clock=clock)  # the first calls of a process are slow
 
     def look(self) -> Session:
         """Time the canaries once more; the session with all that was seen."""
-        self.session = self.session.checked(check_canaries(self._tasks, self._device, clock=self._clock))
+        values = check_canaries(self._tasks, self._device, clock=self._clock, ready=self._ready)
+        self.session = self.session.checked(values)
         return self.session
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .device import AbstractDevice
-from .timer import Clock, Protocol, Task, session_of, time_task
+from .timer import Clock, Protocol, Ready, Task, session_of, time_task
 
 Verdict = Literal["open", "steady", "flagged", "rejected"]
 
@@ -131,13 +131,14 @@ def check_canaries(
     *,
     clock: Clock = time.perf_counter_ns,
     protocol: Protocol = _CANARY_PROTOCOL,
+    ready: Ready | None = None,
 ) -> dict[str, int]:
-    """Time every canary now, in nanoseconds: the best of a few interleaved visits."""
+    """Time every canary now, in nanoseconds: the best of a few interleaved visits, each when `ready` returns."""
     best: dict[str, int] = {}
     statistic = device.statistic if device is not None else "min"
     for _ in range(_CANARY_VISITS):
         for name, task in tasks.items():
             with session_of(device):
-                value = time_task(task, protocol, clock=clock, device=device).value_ns(statistic)
+                value = time_task(task, protocol, clock=clock, device=device, ready=ready).value_ns(statistic)
             best[name] = min(value, best.get(name, value))
     return best

@@ -44,6 +44,7 @@ class InThisProcess:
         parts = {each.key.hash: each for each in self.measurables}
         names = {f"{key}/{batch}": (key, batch) for key, batch in due}
         writer = _Writer(open_session(seed, protocol), keep, self.clock)
+        ready = self._ready()
         visits = time_rounds(
             {name: Lazy(_maker(parts[key], batch)) for name, (key, batch) in names.items()},
             protocol=protocol,
@@ -51,9 +52,9 @@ class InThisProcess:
             clock=self.clock,
             device=self.device,
             due={name: due[entry].now for name, entry in names.items()},
-            ready=self._ready(),
+            ready=ready,
         )
-        check = self._checking(writer)
+        check = self._checking(writer, ready)
         middle = max(each.now for each in due.values()) // 2
         check()
         try:
@@ -77,13 +78,14 @@ class InThisProcess:
         sentinel = sentinel_of(self.device, clock=self.clock) if self.canary_tasks is None else None
         return None if sentinel is None else sentinel.wait
 
-    def _checking(self, writer: _Writer) -> Callable[[], None]:
+    def _checking(self, writer: _Writer, ready: Ready | None) -> Callable[[], None]:
         tasks = self.canary_tasks if self.canary_tasks is not None else canaries(self.device)
         # Thrown away: the first calls of a process are slow, and would look like a machine that got faster.
         check_canaries(tasks, self.device, clock=self.clock)
 
         def check() -> None:
-            writer.update(writer.session.checked(check_canaries(tasks, self.device, clock=self.clock)))
+            values = check_canaries(tasks, self.device, clock=self.clock, ready=ready)
+            writer.update(writer.session.checked(values))
 
         return check
 
