@@ -54,6 +54,7 @@ class Engine:
         self.problem = problem
         self.search_id = search_id
         self.stop_reason: str | None = None
+        self.blocked: str | None = None
         self._halted = False
         self._ledger = ledger
         self._study = study
@@ -153,6 +154,9 @@ class Engine:
             elif message.state == "failed":
                 self._collect(message)
                 self._end(number, "failed", epochs=message.epoch, cause=message.cause or "unknown")
+            elif message.state == "blocked":
+                self.blocked = message.cause or "the search's folder cannot be written"
+                self.stop(self.blocked)
             # Anything else was interrupted: it stays open in the ledger, and a resume continues it.
             self._live.pop(number, None)
 

@@ -31,7 +31,7 @@ from ray.tune.search import Searcher
 
 from ..spaces.architecture import Architecture
 from ..spaces.errors import StoreError
-from .candidate import Candidate, Message
+from .candidate import LAST, Candidate, Message
 from .engine import Engine
 from .worker import Assignment, Worker
 
@@ -82,17 +82,21 @@ def run(engine: Engine, assignment: Assignment, folder: Path) -> None:
         engine: what to try and what to make of it.
         assignment: what every worker must know.
         folder: where Tune keeps its own notes, which nobody needs afterwards.
+
+    Raises:
+        DynarchError: what the engine raised, as it was raised; Tune would end in one of its own.
+        StoreError: if the folder cannot be written.
     """
     budget = engine.problem.budget
     resources = {"cpu": budget.cpus_per_worker, "gpu": budget.gpus_per_worker}
-    shared = ray.put(assignment)
+    shared, mishap = ray.put(assignment), Mishap()
     trainable = tune.with_resources(tune.with_parameters(_Evaluation, shared=[shared]), resources)
     with tempfile.TemporaryDirectory(prefix="tune-", dir=_made(folder.resolve())) as notes:
         tuner = Tuner(
             trainable,
             tune_config=TuneConfig(
-                search_alg=_EngineSearcher(engine),
-                scheduler=_EngineScheduler(engine),
+                search_alg=_EngineSearcher(engine, mishap),
+                scheduler=_EngineScheduler(engine, mishap),
                 num_samples=-1,
                 max_concurrent_trials=budget.workers,
                 reuse_actors=True,
@@ -101,16 +105,39 @@ def run(engine: Engine, assignment: Assignment, folder: Path) -> None:
             run_config=RunConfig(
                 name="search",
                 storage_path=notes,
-                stop=_EngineStopper(engine),
+                stop=_EngineStopper(engine, mishap),
                 failure_config=FailureConfig(max_failures=RETRIES),
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            mishap.keep(StoreError(f"Ray Tune ended early ({reason}); what is recorded is kept"), cause=error)
+    if mishap.error is not None:
+        raise mishap.error
+
+
+@final
+class Mishap:
+    """The first error that the engine raised inside of Tune, which swallows some errors and rewrites others."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def keep(self, error: Exception, *, cause: Exception | None = None) -> None:
+        """Remember it, if it is the first."""
+        if self.error is None:
+            error.__cause__ = cause or error.__cause__
+            self.error = error
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the search's folder cannot be written ({error}); make room for it") from error
     return folder
 
 
@@ -129,7 +156,7 @@ class _Evaluation(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         message = self._worker.step()
-        ended = message.state in ("finished", "failed")
+        ended = message.state in LAST
         return {"message": json.dumps(message.to_mapping(), allow_nan=False), "done": ended}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -147,15 +174,19 @@ class _Evaluation(tune.Trainable):  # type: ignore[misc]
 class _EngineSearcher(Searcher):  # type: ignore[misc]
     """Asks the engine. It has no metric and no mode: which values count is the engine's business."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, mishap: Mishap) -> None:
         super().__init__()
         self._engine = engine
+        self._mishap = mishap
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._engine.exhausted:
-            return str(Searcher.FINISHED)
-        candidate = self._engine.propose()
+        candidate = None
+        if self._mishap.error is None:
+            try:
+                candidate = None if self._engine.exhausted else self._engine.propose()
+            except Exception as error:
+                self._mishap.keep(error)
         if candidate is None:
             return str(Searcher.FINISHED)
         self._numbers[trial_id] = candidate.number
@@ -163,12 +194,15 @@ class _EngineSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)
-        if number is None:
+        if number is None or self._mishap.error is not None:
             return
-        if error:
-            self._engine.lost(number, f"its worker died {RETRIES + 1} times; out of memory is the usual reason")
-        elif result is not None and "message" in result:
-            self._engine.finish(_message(result))
+        try:
+            if error:
+                self._engine.lost(number, f"its worker died {RETRIES + 1} times; out of memory is the usual reason")
+            elif result is not None and "message" in result:
+                self._engine.finish(_message(result))
+        except Exception as mistake:
+            self._mishap.keep(mistake)
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).write_text("")
@@ -184,12 +218,18 @@ class _EngineSearcher(Searcher):  # type: ignore[misc]
 class _EngineScheduler(FIFOScheduler):  # type: ignore[misc]
     """Asks the engine whether to go on."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, mishap: Mishap) -> None:
         super().__init__()
         self._engine = engine
+        self._mishap = mishap
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        kept = self._engine.report(_message(result))
+        kept = False
+        if self._mishap.error is None:
+            try:
+                kept = self._engine.report(_message(result))
+            except Exception as error:
+                self._mishap.keep(error)
         return str(TrialScheduler.CONTINUE if kept else TrialScheduler.STOP)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -200,17 +240,20 @@ class _EngineScheduler(FIFOScheduler):  # type: ignore[misc]
 class _EngineStopper(Stopper):  # type: ignore[misc]
     """Ends the run when the engine says so."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, mishap: Mishap) -> None:
         self._engine: Engine | None = engine
+        self._mishap: Mishap | None = mishap
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._engine is not None and self._engine.stopped
+        if self._engine is None or self._mishap is None:
+            return False
+        return self._engine.stopped or self._mishap.error is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_engine": None}
+        return {"_engine": None, "_mishap": None}
 
 
 def _config(candidate: Candidate) -> dict[str, Any]:

@@ -32,7 +32,11 @@ torch.set_num_threads(1)
 
 # Helper modules whose users share what is made once a process: a profiled storage and Ray, a PostgreSQL server.
 # They begin, as the others can then be shared out evenly.
-TOGETHER = {"dynarch.tests.tiny_searches": "searches", "dynarch.tests.databases": "databases"}
+TOGETHER = {
+    "dynarch.tests.tiny_searches": "searches",
+    "dynarch.tests.search.recorded": "searches",
+    "dynarch.tests.databases": "databases",
+}
 SPREAD = ("tests/spaces/test_contract.py",)  # long, and nothing in it is shared: each parameter goes by itself
 
 
@@ -56,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Names the groups for pytest-xdist, which need not be there, and lets the longest ones begin."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    first = list(TOGETHER.values())
+    first = list(dict.fromkeys(TOGETHER.values()))
 
     def turn(item: pytest.Item) -> int:
         group = group_of(item)
