@@ -143,8 +143,12 @@ out = Console()
 err = Console(stderr=True)
 
 StorageOption = Annotated[str, typer.Option(help="Folder for results.", envvar="DYNARCH_STORAGE")]
-DatabaseOption = Annotated[str | None, typer.Option(help="Database URL; default: SQLite in the folder.")]
-TrackingOption = Annotated[str | None, typer.Option(help="MLflow URI; default: the database.")]
+DatabaseOption = Annotated[
+    str | None, typer.Option(help="Database URL; default: SQLite in the folder.", envvar="DYNARCH_DATABASE")
+]
+TrackingOption = Annotated[
+    str | None, typer.Option(help="MLflow URI; default: the database.", envvar="DYNARCH_TRACKING")
+]
 RayOption = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'auto'.")]
 IdArgument = Annotated[str | None, typer.Argument(help="Id of the search; default: the newest.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -305,12 +309,12 @@ def _follow(service: SearchService, running: Search) -> None:
     try:
         report = running.wait(progress=True)
     except KeyboardInterrupt:
-        again = f"dynarch resume {running.id} --storage {service.storage.folder}"
-        err.print(f"interrupted, everything is saved; continue with: {again}", highlight=False, soft_wrap=True)
+        text = f"interrupted, everything is saved; continue with: {service.storage.resume_command(running.id)}"
+        err.print(text, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     except StoreError as error:
-        again = f"dynarch resume {running.id} --storage {service.storage.folder}"
-        raise StoreError(f"{error}; what is recorded is kept, continue with: {again}") from error
+        hint = f"what is recorded is kept; continue with: {service.storage.resume_command(running.id)}"
+        raise StoreError(f"{error}; {hint}") from error
     if report is None:
         state = running.status()
         out.print(f"search {state.id} is {state.state}: {state.reason}", highlight=False)

@@ -126,6 +126,12 @@ class Storage:
         """Artefacts of one search."""
         return self.folder / "searches" / search_id
 
+    def resume_command(self, search_id: str) -> str:
+        """The command that continues a search; addresses may hold passwords, so they are not repeated."""
+        given = {"--database ...": self.database, "--tracking ...": self.tracking}
+        options = [name for name, value in given.items() if value is not None]
+        return " ".join((f"dynarch resume {search_id} --storage {self.folder}", *options))
+
     def keep_data(self, data: Data) -> None:
         """Write the data, so that a resumed search has it whatever process resumes it."""
         file = self._data_file(data.id)

@@ -19,7 +19,8 @@ os.environ |= {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "RAY_ADDRESS"):
+OURS = ("DYNARCH_DATABASE", "DYNARCH_STORAGE", "DYNARCH_TRACKING")
+for name in (*OURS, "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "RAY_ADDRESS"):
     os.environ.pop(name, None)  # a test never writes to the servers of whoever runs it
 
 import pytest  # noqa: E402 - the environment must be clean before a library reads it
