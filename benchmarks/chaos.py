@@ -11,7 +11,8 @@ moments drawn from a seed that is printed:
 - node: a node of a Ray cluster of three removed without grace, and a new one some seconds later;
 - database: with PostgreSQL, SIGKILL to the server and its backends or an immediate stop, back after 0.2 to 24 s;
   SQLite has no server: SIGKILL to the driver inside a transaction of any of its databases, or a file locked by another;
-- mlflow: SIGKILL to the tracking server, started again some seconds later.
+- mlflow: SIGKILL to the tracking server, started again some seconds later;
+- disk (only if asked for, with SQLite, by a user who may mount): the storage's file system filled to the last byte.
 
 After each search ledger, study, MLflow and folder are compared with each other and with a search that nobody disturbed:
 asked = recorded = finished in Optuna = finished in MLflow, nothing running, nobody trained again after its end, one
@@ -41,6 +42,7 @@ from rich.table import Table
 from dynarch.benchmarks.deaths.course import Course
 from dynarch.benchmarks.deaths.killers import (
     AbstractKiller,
+    DiskKiller,
     DriverKiller,
     NodeKiller,
     ServerKiller,
@@ -50,11 +52,12 @@ from dynarch.benchmarks.deaths.killers import (
 )
 from dynarch.benchmarks.deaths.rows import Rows
 from dynarch.benchmarks.deaths.searches import MODES, Mode, write_spec
-from dynarch.benchmarks.deaths.services import Nodes, Postgres, Tracking
+from dynarch.benchmarks.deaths.services import Nodes, Postgres, SmallDisk, Tracking
 from dynarch.benchmarks.deaths.verdict import Remains, compared, remains, violations
 from dynarch.search.storage import Storage
 
 KINDS = ("worker", "driver", "node", "database", "mlflow")
+DISK = "disk"
 DATABASES = ("sqlite", "postgresql")
 KILLS_A_SEARCH = 5
 NODES = 3
@@ -78,6 +81,7 @@ class Chaos:
         self._stack = ExitStack()
         self._nodes: Nodes | None = None
         self._server: Postgres | None = None
+        self._disk: SmallDisk | None = None
         self._begun: set[str] = set()
         self._undisturbed: dict[tuple[str, str], Remains] = {}
 
@@ -86,18 +90,21 @@ class Chaos:
         with self._stack:
             for database in self.options.databases:
                 for kind in self.options.kinds:
+                    if kind == DISK and database != "sqlite":
+                        continue
                     while (left := self.options.kills - self.rows.kills(kind, database)) > 0:
                         self._search(kind, database, min(left, KILLS_A_SEARCH))
 
     def _search(self, kind: str, database: str, most: int) -> None:
         number = self.rows.count(kind, database)
         mode = MODES[number % len(MODES)]
-        undisturbed = self._reference(database, mode)
+        place = DISK if kind == DISK else database
+        undisturbed = self._reference(place, mode)
         seed = f"{self.options.seed}-{kind}-{database}-{number}"
         self._say(f"{kind}, {database}, {mode.name}: seed {seed}")
         started = time.monotonic()
         own_ray = kind in OWN_RAY and number // len(MODES) % 2 == 0
-        storage = self._storage(database)
+        storage = self._storage(place)
         with ExitStack() as stack:
             tracking = self._tracking(storage, stack) if kind == "mlflow" else None
             storage = Storage(storage.folder, storage.database, tracking.url if tracking else None)
@@ -121,12 +128,12 @@ class Chaos:
         row |= {"violations": found, "front": compared(left, undisturbed), "seconds": time.monotonic() - started}
         self._tell(self.rows.add(row))
 
-    def _reference(self, database: str, mode: Mode) -> Remains:
+    def _reference(self, place: str, mode: Mode) -> Remains:
         """The search of that mode that nobody disturbs, made once."""
-        key = (database, mode.name)
+        key = (place, mode.name)
         if key not in self._undisturbed:
-            self._say(f"undisturbed, {database}, {mode.name}")
-            storage = self._storage(database)
+            self._say(f"undisturbed, {place}, {mode.name}")
+            storage = self._storage(place)
             course = self._course(storage, mode, f"undisturbed-{mode.name}", own_ray=False)
             left = remains(storage, course.run(None))
             found = [*course.complaints, *violations(left, self.options.trials, course.endings)]
@@ -150,23 +157,30 @@ class Chaos:
             return TrackingKiller(chance, most, tracking)
         if kind == "database" and self._server is not None and storage.database is not None:
             return ServerKiller(chance, most, self._server)
+        if kind == DISK and self._disk is not None:
+            return DiskKiller(chance, most, self._disk)
         if kind == "database":
             return WriterKiller(chance, most, sorted(storage.folder.glob("*.db")))
         if kind == "node":
             return NodeKiller(chance, most, self._cluster())
         return {"worker": WorkerKiller, "driver": DriverKiller}[kind](chance, most)
 
-    def _storage(self, database: str) -> Storage:
+    def _storage(self, place: str) -> Storage:
         """One for each database, so that it is profiled once; made anew by every run of this program."""
-        folder = self.options.storage.resolve() / database
-        if database not in self._begun:
+        folder = self.options.storage.resolve() / place
+        if place not in self._begun:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            self._begun.add(database)
-        if database == "postgresql" and self._server is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._begun.add(place)
+            if place == DISK:
+                self._disk = SmallDisk(folder)
+                self._stack.callback(self._disk.close)
+        if place != "postgresql":
+            return Storage(folder)
+        if self._server is None:
             self._server = Postgres()
             self._stack.callback(self._server.close)
-        return Storage(folder, None if self._server is None or database == "sqlite" else self._server.url)
+        return Storage(folder, self._server.url)
 
     def _cluster(self) -> Nodes:
         if self._nodes is None:
@@ -227,7 +241,7 @@ def held(row: Mapping[str, Any]) -> bool:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kinds", type=_names(KINDS), default=KINDS, help="with commas between")
+    parser.add_argument("--kinds", type=_names((*KINDS, DISK)), default=KINDS, help="with commas between")
     parser.add_argument("--databases", type=_names(DATABASES), default=DATABASES, help="with commas between")
     parser.add_argument("--kills", type=int, default=20, help="of each kind, on each database")
     parser.add_argument("--seed", type=int, default=0)

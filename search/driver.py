@@ -85,6 +85,7 @@ class Driver:
         self._watch = watcher or (lambda event: None)
         self._clock = clock
         self._engine: Engine | None = None
+        self._began_at: float | None = None
         self._stopping = threading.Event()
         self._lease = Lease(ledger, search_id, on_stop=self._stop, clock=clock)
         self._outage = Outage(
@@ -217,6 +218,7 @@ class Driver:
     def _search(self, book: LatencyBook, progress: Progress) -> str:
         problem, ledger = self.problem, self._ledger
         strategy = problem.strategy
+        self._began_at = self._began_at or self._clock()  # an outage does not give the budget's minutes back
         study = Study(
             self._study_url,
             self.search_id,
@@ -236,6 +238,7 @@ class Driver:
             pending=unfinished_candidates(ledger, self.search_id),
             on_end=lambda evaluation: self._ended_candidate(evaluation, progress),
             clock=self._clock,
+            began_at=self._began_at,
         )
         self._engine = engine
         if self._stopping.is_set():

@@ -37,6 +37,7 @@ class Engine:
         pending: candidates that an earlier driver left unfinished; they come first.
         on_end: called after a candidate's end is committed and told; MLflow hangs here.
         clock: epoch seconds.
+        began_at: from when the budget's minutes count; None: from now.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Engine:
         pending: Iterable[Candidate] = (),
         on_end: Callable[[Evaluation], None],
         clock: Callable[[], float] = time.time,
+        began_at: float | None = None,
     ) -> None:
         self.problem = problem
         self.search_id = search_id
@@ -71,7 +73,8 @@ class Engine:
         self._protected = {each.id for each in problem.space.baselines(problem.data.signature)}
         self._rungs = rebuilt_rungs(problem, ledger, search_id)
         minutes = problem.budget.minutes
-        self._deadline = None if minutes is None else clock() + 60 * minutes
+        began_at = clock() if began_at is None else began_at
+        self._deadline = None if minutes is None else began_at + 60 * minutes
 
     @property
     def rung_epochs(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from typing import ClassVar, final
 import psutil  # type: ignore[import-untyped]
 
 from .searches import Life
-from .services import Nodes, Postgres, Tracking
+from .services import Nodes, Postgres, SmallDisk, Tracking
 
 PATIENCE_SECONDS = 60.0  # to wait for something that could be killed
 MOST_COMMITS = 160  # about what all databases together see in one undisturbed life
@@ -219,3 +219,23 @@ class TrackingKiller(AbstractKiller):
         time.sleep(away)
         self._server.start()
         return f"{done}, started again after {away:.1f} s"
+
+
+@final
+class DiskKiller(AbstractKiller):
+    """Fills the disk, and makes room some seconds later."""
+
+    name = "disk"
+
+    def __init__(self, chance: random.Random, most: int, disk: SmallDisk) -> None:
+        super().__init__(chance, most)
+        self._disk = disk
+
+    def strike(self, life: Life) -> str | None:
+        if not self.sleep(life, 0.5, 8.0):
+            return None
+        full = self.chance.uniform(1.0, 15.0)
+        self._disk.fill()
+        self.wait(life, full)
+        self._disk.clear()
+        return f"disk full for {full:.1f} s"

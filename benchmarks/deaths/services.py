@@ -67,6 +67,33 @@ class Postgres:
 
 
 @final
+class SmallDisk:
+    """A file system in memory, of a few megabytes, that can be filled; needs the right to mount one."""
+
+    def __init__(self, folder: Path, *, megabytes: int = 96) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ["-t", "tmpfs", "-o", f"size={megabytes}m", "dynarch-chaos", str(folder)]
+        subprocess.run(["mount", *options], check=True, capture_output=True)
+
+    def fill(self) -> None:
+        """Leave no byte."""
+        with suppress(OSError), (self.folder / "filler").open("wb", buffering=0) as filler:
+            for size in (2**20, 2**12, 1):
+                with suppress(OSError):
+                    while True:
+                        filler.write(b"x" * size)
+
+    def clear(self) -> None:
+        """Give it all back."""
+        (self.folder / "filler").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Unmount it; a process that still looks in is left alone."""
+        subprocess.run(["umount", "-l", str(self.folder)], check=False, capture_output=True)
+
+
+@final
 class Tracking:
     """An MLflow server over a store, on a port of this machine."""
 
