@@ -18,7 +18,7 @@ from .killers import AbstractKiller
 from .searches import Life, living
 from .verdict import endings_of
 
-LIFE_SECONDS = 300.0  # after which a driver counts as hanging
+LIFE_SECONDS = 1500.0  # after which a driver counts as hanging
 MOST_LIVES = 60
 KILLED = -9
 

@@ -107,8 +107,10 @@ class Tracking:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(self._command, start_new_session=True, env=_plain_environment(), **quiet)
+        nowhere = subprocess.DEVNULL
+        self._process = subprocess.Popen(
+            self._command, start_new_session=True, env=_plain_environment(), stdout=nowhere, stderr=nowhere
+        )
         until = time.monotonic() + START_SECONDS
         while not self._answers():
             if time.monotonic() > until or self._process.poll() is not None:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from dynarch.evaluators.from_scratch import CHECKPOINT
 from dynarch.search.candidate import candidate_folder
@@ -17,7 +17,7 @@ from dynarch.search.recovery import NOTES, sweep
 from dynarch.search.testing import Killed, kill_at
 from dynarch.tests.inline_searches import FOUR, ID, Driven, quick_folder, small_problem
 
-STRIDE = 3  # of the commits at which somebody dies here, as there are about a hundred; `benchmarks/chaos.py` draws any
+STRIDE = 7  # of the commits at which somebody dies here, as there are about a hundred; `benchmarks/chaos.py` draws any
 
 
 @pytest.fixture
@@ -35,9 +35,10 @@ def told(search: Driven) -> Counter[tuple[object, ...]]:
 def at_commits(count: list[int], *, die_at: int | None = None) -> Iterator[None]:
     """Count the commits of all databases, and die just before one of them takes place."""
 
-    def before(_connection: object) -> None:
+    def before(connection: Connection) -> None:
         count[0] += 1
         if count[0] == die_at:
+            connection.invalidate()  # as the death of a process does, which takes its locks along
             raise Killed(f"before commit {die_at}")
 
     event.listen(Engine, "commit", before)

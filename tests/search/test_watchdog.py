@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -126,11 +126,11 @@ class Disk:
     refusals: ClassVar[int] = 0
 
     @classmethod
-    def open(cls, path: Path, *arguments: object, **options: object) -> object:
+    def open(cls, path: Path, *arguments: Any, **options: Any) -> object:
         if path.name.endswith(".partial") and cls.refusals > 0:
             cls.refusals -= 1
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return OPEN(path, *arguments, **options)  # type: ignore[arg-type]
+        return OPEN(path, *arguments, **options)
 
 
 OPEN = Path.open
