@@ -135,9 +135,11 @@ def test_sizes_are_for_pictures_alone(tmp_path: Path) -> None:
 
 def test_a_spec_finds_the_folder_beside_it(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    mnist_like(tmp_path / "images", zipped=True)
+    pixels, y = np.zeros((400, 8, 8), np.uint8), (np.arange(400) % 2).astype(np.uint8)
+    write(tmp_path / "images" / "train-images-idx3-ubyte", idx(pixels), zipped=True)
+    write(tmp_path / "images" / "train-labels-idx1-ubyte", idx(y), zipped=True)
     problem = Problem.from_mapping({"data": {"source": "images"}}, folder=tmp_path)
-    assert (problem.data.name, problem.data.x.shape) == ("images", (3, 1, 2, 4))
+    assert (problem.data.name, problem.data.x.shape) == ("images", (400, 1, 8, 8))
 
 
 def test_fashion_mnist_has_its_official_sizes(shared_data: Path) -> None:
