@@ -14,16 +14,26 @@ from sqlalchemy import Connection, Engine, event
 from dynarch.evaluators.from_scratch import CHECKPOINT
 from dynarch.search.candidate import candidate_folder
 from dynarch.search.recovery import NOTES, sweep
-from dynarch.search.testing import Killed, kill_at
+from dynarch.search.testing import Hook, Killed, Moment
 from dynarch.tests.inline_searches import FOUR, ID, Driven, quick_folder, small_problem
 
-STRIDE = 7  # of the commits at which somebody dies here, as there are about a hundred; `benchmarks/chaos.py` draws any
+STRIDE = 7  # of the commits at which somebody dies here, as there are about 150; `benchmarks/chaos.py` draws any
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     with quick_folder() as made:
         yield made
+
+
+def die_at(number: int) -> Hook:
+    """A hook that dies when candidate `number` has been trained to its first rung."""
+
+    def hook(moment: Moment) -> None:
+        if (moment.number, moment.when) == (number, "sent"):
+            raise Killed(f"at {moment}")
+
+    return hook
 
 
 def told(search: Driven) -> Counter[tuple[object, ...]]:
@@ -60,7 +70,10 @@ def test_a_death_at_any_commit_changes_nothing() -> None:
             search = Driven(made / f"killed{number}", problem)
             with at_commits([0], die_at=number), pytest.raises(Killed):
                 search.run()
+            ended = {each.number for each in search.evaluations() if each.terminal}
+            before = search.trained()
             search.run()
+            assert not ended & {candidate for candidate, _ in search.trained()[len(before) :]}
             assert search.record() == whole.record(), f"after a death before commit {number}"
             assert told(search) == told(whole), f"after a death before commit {number}"
             assert len(set(search.trained())) == len(search.trained())
@@ -74,7 +87,7 @@ def halted(folder: Path) -> Driven:
     """A search of six candidates that died when the fourth was at work."""
     search = Driven(folder, small_problem(trials=6, sampler="random"))
     with pytest.raises(Killed):
-        search.run(kill_at(11))
+        search.run(die_at(3))
     assert [each.terminal for each in search.evaluations()] == [True, True, True, False]
     return search
 
@@ -126,7 +139,7 @@ def test_a_study_that_is_older_than_the_ledger_is_told_again(halted: Driven, fol
 def test_what_the_dead_left_is_swept(folder: Path) -> None:
     search = Driven(folder, small_problem())
     with pytest.raises(Killed):
-        search.run(kill_at(20))
+        search.run(die_at(7))
     states = {each.number: each.state for each in search.evaluations()}
     assert {"finished", "stopped", "running"} == set(states.values())
     for number in states:
