@@ -35,6 +35,7 @@ from typing import Any, final
 
 os.environ |= {"OMP_NUM_THREADS": "1", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_worker_niceness": "0"}
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "MPLBACKEND": "Agg"}
+os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of libraries, in hundreds of processes
 
 from rich.console import Console
 from rich.table import Table

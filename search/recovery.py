@@ -11,7 +11,7 @@ from .ledger.entities import Evaluation
 from .ledger.store import Ledger
 from .problem import Problem
 from .proposals import answered
-from .samplers import Study, TrialRecord
+from .samplers import Study
 
 NOTES = "tune"  # what Ray Tune keeps for itself, below the search's folder; nobody reads it again
 
@@ -45,18 +45,15 @@ def reconcile_study(study: Study, ledger: Ledger, problem: Problem, search_id: s
         if found is None and evaluation.optuna_trial in unnamed:  # recorded, and then somebody died
             found = unnamed.pop(evaluation.optuna_trial)
             study.attach(found.number, evaluation.number)
-        number = _restored(study, problem, evaluation) if found is None else found.number
-        if number != evaluation.optuna_trial or _told_in_vain(evaluation, found):
-            ledger.link_trial(search_id, evaluation.number, number)
+        if found is None:
+            ledger.link_trial(search_id, evaluation.number, _restored(study, problem, evaluation))
+        elif found.number != evaluation.optuna_trial or (evaluation.told and found.state == "running"):
+            # A restorer died in between, or the study is a copy from before it was told.
+            ledger.link_trial(search_id, evaluation.number, found.number)
     named = {evaluation.number for evaluation in evaluations}
     for trial in (*unnamed.values(), *own.values()):
         if trial.candidate not in named:
             study.orphan(trial.number)
-
-
-def _told_in_vain(evaluation: Evaluation, trial: TrialRecord | None) -> bool:
-    """Whether the ledger remembers telling what the study does not know, as a copy does that was put back."""
-    return evaluation.told and trial is not None and trial.state == "running"
 
 
 def _restored(study: Study, problem: Problem, evaluation: Evaluation) -> int:
