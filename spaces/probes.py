@@ -55,6 +55,7 @@ for line in sys.stdin:
     space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
     print(json.dumps([space.replay(params, signature).id for params in task["params"]]), flush=True)
 """
+ALONE = 4  # inputs that are run one by one as well
 _TINY_GAP = 4e-6  # thresholds keep half of this from every score: no rounding can flip a decision
 
 
@@ -83,6 +84,7 @@ class Asked:
         return self._chance.suggest_float(name, low, high, log=log)
 
 
+@cache
 def fitting(family: AbstractFamily, backbone: AbstractBackbone, signature: Signature) -> tuple[Any, Outline] | None:
     """The first choice of a backbone on which a family has something to choose, and its outline; None: it does not fit.
 
@@ -288,7 +290,7 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]
     named = {within(name, variant) for variant, step in walk(network) for name in step.watched()}
     watched = [column for column in ran if infos[column].name in named]
-    for pieces in ([x], torch.split(x[:8], 1)):
+    for pieces in ([x], torch.split(x[:ALONE], 1)):
         start = 0
         with hooked(network) as rows:
             for piece in pieces:
