@@ -104,8 +104,7 @@ def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate
     for seed in range(10 * number):
         chance = Chance(np.random.default_rng(seed))
         found.setdefault(space.sample(Scope(chance), signature), chance.params)
-    ordered = sorted(found.items(), key=lambda item: -len(item[0].canonical))
-    return [(params, architecture) for architecture, params in ordered[:number]]
+    return [(found[each], each) for each in sorted(found, key=lambda each: -len(each.canonical))[:number]]
 
 
 def ids_elsewhere(space: Space, signature: Signature, params: Sequence[Mapping[str, Scalar]]) -> list[str]:
@@ -196,10 +195,10 @@ def policies(logits: Sequence[Tensor], steps: Sequence[ExitStep], schemes: Seque
 
 def _midway(logits: Sequence[Tensor], steps: Sequence[ExitStep], policy: Policy, g: np.random.Generator) -> float:
     """A threshold for the policy's last exit that lies between two scores of those who get there, if two differ."""
-    here, state = len(policy.thresholds) - 1, None
+    here, state, scheme = len(policy.thresholds) - 1, None, decision(policy.decision)
     for k, threshold in enumerate(policy.thresholds):
         if threshold is not None:
-            score, state = decision(policy.decision).score(logits[k], state, steps[k].learned_of(policy.decision))
+            score, state = scheme.score(logits[k], state, steps[k].learned_of(policy.decision))
     before = simulate([*logits[:here], logits[-1]], Policy(policy.decision, policy.thresholds[:here]), steps)
     scores = score[before == here]
     ordered = torch.unique(scores.double())  # sorted
