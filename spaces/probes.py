@@ -117,8 +117,7 @@ def ids_elsewhere(space: Space, signature: Signature, params: Sequence[Mapping[s
     process.stdin.flush()
     line = process.stdout.readline()
     assert line, "the other process could not replay them; its error is printed above"
-    ids: list[str] = json.loads(line)
-    return ids
+    return [str(each) for each in json.loads(line)]
 
 
 @cache
