@@ -45,10 +45,13 @@ def reconcile_study(study: Study, ledger: Ledger, problem: Problem, search_id: s
         if found is None and evaluation.optuna_trial in unnamed:  # recorded, and then somebody died
             found = unnamed.pop(evaluation.optuna_trial)
             study.attach(found.number, evaluation.number)
+        if found is not None and found.state == "running" and study.params(found.number) != evaluation.params:
+            study.orphan(found.number)  # somebody died while he put it back
+            found = None
         if found is None:
             ledger.link_trial(search_id, evaluation.number, _restored(study, problem, evaluation))
         elif found.number != evaluation.optuna_trial or (evaluation.told and found.state == "running"):
-            # A restorer died in between, or the study is a copy from before it was told.
+            # Whoever put it back died then, or the study is a copy from before it was told.
             ledger.link_trial(search_id, evaluation.number, found.number)
     named = {evaluation.number for evaluation in evaluations}
     for trial in (*unnamed.values(), *own.values()):
