@@ -19,12 +19,14 @@ from ..evaluators.score_table import ScoreTables, Setting, record, score_tables
 from ..evaluators.splits import Part
 from ..hardware.book import LatencyBook
 from ..hardware.device import AbstractDevice
+from ..hardware.elsewhere import Elsewhere
 from ..hardware.inventory import Costs
 from ..hardware.streams import Streams
 from ..spaces.network import DynamicNetwork
 from ..spaces.policy import Policy
 from ..spaces.trace import dearest_usage, usage_row
 from .candidate import candidate_folder
+from .inside import inside
 from .ledger.entities import Point, PointKey
 from .ledger.store import Ledger
 from .problem import Problem
@@ -33,6 +35,8 @@ from .proposals import numbers
 TIMED_INPUTS = 100
 TIMED_ROUNDS = 10
 Progress = Callable[[str, int, int], None]
+# (name, device, folders of candidates and how to run them, inputs) -> what `measure_routed` gives
+There = Callable[[str, Elsewhere, Sequence[tuple[Path, Policy]], Tensor], list[dict[str, float]]]
 
 
 def tune_front(problem: Problem, ledger: Ledger, search_id: str) -> list[Point]:
@@ -140,12 +144,22 @@ class Examiner:
         """How many early exits a candidate has."""
         return self._candidate(number)[0].exits
 
-    def measure(self, scored: Sequence[Scored], progress: Progress | None = None) -> list[Scored]:
-        """The same, timed in routed mode on every device, on inputs of the test split."""
+    def measure(
+        self, scored: Sequence[Scored], progress: Progress | None = None, *, there: There | None = None
+    ) -> list[Scored]:
+        """The same, timed in routed mode on every device, on inputs of the test split.
+
+        Args:
+            progress: told of every round.
+            there: times networks on a device of another node.
+        """
         routed = [(self._candidate(each.number)[0], each.point.policy) for each in scored]
+        sent = [(self._folder / candidate_folder(each.number), each.point.policy) for each in scored]
         x, seed = self._test.x, self._problem.strategy.seed
         times = {
-            name: measure_routed(routed, x, device, seed=seed, progress=progress)
+            name: there(name, device, sent, x)
+            if there is not None and isinstance(device, Elsewhere)
+            else measure_routed(routed, x, device, seed=seed, progress=progress)
             for name, device in self._problem.devices.items()
         }
         return [
@@ -159,7 +173,7 @@ class Examiner:
 
     def _candidate(self, number: int) -> tuple[DynamicNetwork, Costs]:
         if number not in self._loaded:
-            self._loaded[number] = load_candidate(self._folder / candidate_folder(number))
+            self._loaded[number] = load_candidate(inside(self._folder, candidate_folder(number)))
         return self._loaded[number]
 
     def _table(self, number: int, setting: Setting) -> ScoreTables:

@@ -43,6 +43,7 @@ class Assignment:
         max_points: operating points a candidate.
         folder: the search's folder.
         threads: CPU threads a worker.
+        artefacts: URL below which candidates' folders go; None: below the folder.
     """
 
     arrays: Mapping[str, NDArray[np.generic]]
@@ -56,6 +57,7 @@ class Assignment:
     max_points: int
     folder: str
     threads: int = 1
+    artefacts: str | None = None
 
     def splits(self) -> Splits:
         """The visible splits."""
