@@ -13,6 +13,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # results are in the ledger and in MLflow
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the service handles Ctrl-C
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # of notes from which nobody goes on
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which prints a banner whatever its verbosity
 

@@ -46,7 +46,7 @@ BAD: tuple[tuple[object, str], ...] = (
     (
         {"serach": {}},
         "serach: 'serach' is not known; did you mean 'search'?"
-        " (known: budget, constraints, data, devices, search, space)",
+        " (known: budget, cluster, constraints, data, devices, search, space)",
     ),
     ({"search": {"rungz": True}}, "search.rungz: 'rungz' is not known; did you mean 'rungs'?"),
     (

@@ -118,7 +118,7 @@ def test_the_examples_are_of_their_tasks() -> None:
 SMALL = {
     "digits": Space((Residual(width=(4,), depth=(1,)),), (EarlyExit(max_exits=1), LayerSkipping())),
     "opinions": Space((Recurrent(),), (SkipUpdate(),)),
-    "drifts": Space((Recurrent(),), (FrameSelection(), TemporalExit(max_exits=1))),
+    "drifts": Space((Recurrent(),), (FrameSelection(), TemporalExit())),
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 import ray
+from ray.tune import Tuner
 
 from dynarch import Budget, Problem, Search, SearchService
 from dynarch.search import tune
@@ -62,7 +63,7 @@ def test_servers_of_a_cluster_that_is_started_here_listen_on_this_machine_alone(
         ours = psutil.Process().children(recursive=True)
         listening = [each for process in ours for each in process.net_connections("tcp") if each.status == "LISTEN"]
     assert len(listening) >= 2  # the raylet, the store of its state
-    assert {each.laddr.ip for each in listening} <= {"127.0.0.1", "::1"}
+    assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} <= {"127.0.0.1", "::1"}
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +146,13 @@ def test_a_search_goes_through_rounds(service: SearchService, monkeypatch: pytes
     monkeypatch.setattr(transport, "ROUND", 2)
     monkeypatch.setattr(transport, "ROUNDS_PER_WORKER", 1)
     begun: list[int] = []
-    fit = transport.Tuner.fit
-    monkeypatch.setattr(transport.Tuner, "fit", lambda tuner: (begun.append(1), fit(tuner))[1])
+    fit = Tuner.fit
+
+    def listen(tuner: Tuner) -> object:
+        begun.append(1)
+        return fit(tuner)
+
+    monkeypatch.setattr(Tuner, "fit", listen)
     problem = tiny_problem(trials=5, epochs=1, workers=1)
     problem = replace(problem, strategy=replace(problem.strategy, evaluator="nothing"))
     launched = service.launch(problem)
