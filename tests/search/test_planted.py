@@ -43,7 +43,11 @@ class Planted:
     """Runs when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return ran.append, ("it ran",)
+        return _run, ("it ran",)
+
+
+def _run(what: str) -> None:
+    ran.append(what)
 
 
 @pytest.fixture
