@@ -10,7 +10,9 @@ parameters, run two workers at once, and write to an MLflow store in SQLite.
 
 Every run is a fresh process. `cost` is wall time a trial from the first proposal to the end, when everything is
 written; `set-up` is what comes before: Ray, the databases, the first actors. `last` is the cost of the last tenth of
-the trials. Memory is that of the driver: the largest proportional set size seen in looks a second apart.
+the trials, `cpu` the processor time of the driver a trial, which tells more on a machine that others use too, and
+`last cpu` that of the last tenth. Memory is that of the driver: the largest proportional set size seen in looks a
+second apart.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ def ours(trials: int, seed: int, folder: Path) -> dict[str, float]:
     assert all(each.told and each.logged and each.state == "finished" for each in evaluations)
     ends = sorted(each.finished_at or 0.0 for each in evaluations)
     asked = statistics.mean(len(each.params) + 1 for each in evaluations)
-    return {"began": min(each.created_at for each in evaluations), "end": end, "parameters": asked} | _last(ends)
+    return {"began": min(each.created_at for each in evaluations), "end": end, "parameters": asked} | _tenth(ends)
 
 
 class Idle(tune.Trainable):  # type: ignore[misc]
@@ -139,13 +141,13 @@ def stock(trials: int, seed: int, folder: Path) -> dict[str, float]:
     end = time.time()
     assert len(results) == trials
     ray.shutdown()
-    return {"began": begins[0], "end": end, "parameters": float(PARAMETERS)} | _last(sorted(ends))
+    return {"began": begins[0], "end": end, "parameters": float(PARAMETERS)} | _tenth(sorted(ends))
 
 
-def _last(ends: Sequence[float]) -> dict[str, float]:
-    """Cost of the last tenth."""
+def _tenth(ends: Sequence[float]) -> dict[str, float]:
+    """When the last tenth began and ended, and of how many trials it is."""
     count = max(len(ends) // 10, 1)
-    return {"last": (ends[-1] - ends[-1 - count]) / count}
+    return {"from": ends[-1 - count], "to": ends[-1], "of": float(count)}
 
 
 SIDES = {"ours": ours, "stock": stock}
@@ -154,37 +156,51 @@ SIDES = {"ours": ours, "stock": stock}
 # -- one run, in a process of its own -------------------------------------------------------------------------
 
 
+Look = tuple[float, float, int]  # epoch seconds, processor seconds of this process, its proportional set size in bytes
+
+
 @contextmanager
-def watched_memory() -> Iterator[list[int]]:
-    """The largest proportional set size of this process in bytes, looked at every second."""
-    peak, over = [0], threading.Event()
+def watched() -> Iterator[list[Look]]:
+    """What this process takes, looked at every second."""
+    looks: list[Look] = []
+    over = threading.Event()
 
     def look() -> None:
-        while not over.wait(1.0):
+        while True:
             rollup = Path("/proc/self/smaps_rollup").read_text()
             here = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-            peak[0] = max(peak[0], 1024 * here)
+            looks.append((time.time(), time.process_time(), 1024 * here))
+            if over.wait(1.0):
+                return
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
-        yield peak
+        yield looks
     finally:
         over.set()
         thread.join()
 
 
+def cpu_between(looks: Sequence[Look], start: float, end: float) -> float:
+    """Processor seconds between two times, interpolated."""
+    times, cpu = [each[0] for each in looks], [each[1] for each in looks]
+    return float(np.interp(end, times, cpu) - np.interp(start, times, cpu))
+
+
 def one(side: str, trials: int, seed: int, folder: Path) -> dict[str, float]:
     """Run one side; its times in seconds and its memory in bytes."""
     start = time.time()
-    with watched_memory() as peak:
+    with watched() as looks:
         found = SIDES[side](trials, seed, folder)
     return {
         "cost": (found["end"] - found["began"]) / trials,
+        "last": (found["to"] - found["from"]) / found["of"],
+        "cpu": cpu_between(looks, found["began"], found["end"]) / trials,
+        "last_cpu": cpu_between(looks, found["from"], found["to"]) / found["of"],
         "set_up": found["began"] - start,
-        "last": found["last"],
         "parameters": found["parameters"],
-        "peak_bytes": float(peak[0]),
+        "peak_bytes": float(max(each[2] for each in looks)),
     }
 
 
@@ -232,7 +248,9 @@ def main() -> None:
             costs[side, trials] = [run["cost"] for run in runs]
             print(
                 f"{side:6}{trials:7} trials: cost {shown(costs[side, trials])} s,"
-                f" last {shown([run['last'] for run in runs])} s, set-up {shown([run['set_up'] for run in runs])} s,"
+                f" last {shown([run['last'] for run in runs])} s, cpu {shown([run['cpu'] for run in runs])} s,"
+                f" last cpu {shown([run['last_cpu'] for run in runs])} s,"
+                f" set-up {shown([run['set_up'] for run in runs], digits=1)} s,"
                 f" driver {shown([run['peak_bytes'] for run in runs], 2**20, 0)} MiB,"
                 f" {runs[0]['parameters']:.1f} parameters",
                 flush=True,
