@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import final
 
-from torch import Tensor
-
 from ..evaluators.splits import sealed_test
 from ..hardware.book import LatencyBook
 from ..hardware.drift import Shift
 from ..hardware.elsewhere import Elsewhere
 from ..hardware.table import LatencyTable
 from ..hardware.turn import turn
-from .faraway import Faraway, Routed
+from .faraway import Faraway
 from .ledger.store import Ledger
 from .machine import Machines, drift_notes
 from .outcome import Examiner, Scored, score_front, single_exits, static_numbers, still_front, tune_front
@@ -89,18 +87,18 @@ class Finale:
     ) -> tuple[list[Scored], dict[str, Shift]]:
         """All of them timed, each device where it is, and how its machine has changed."""
         devices, seed = self._problem.devices, self._problem.strategy.seed
-        far: dict[str, Shift] = {}
-
-        def there(name: str, device: Elsewhere, routed: Routed, x: Tensor) -> list[dict[str, float]]:
-            found = self._faraway.times(routed, x, device, seed=seed, pages=book.devices[name])
-            if found.shift is not None:
-                far[name] = found.shift
-            return found.rows
-
-        here = {name: device for name, device in devices.items() if not isinstance(device, Elsewhere)}
+        routed, x = examiner.folders(scored), examiner.inputs
+        # Before we take our turn, as the node may be on this very machine and must have its own.
+        far = {
+            name: self._faraway.times(routed, x, device, seed=seed, pages=book.devices[name])
+            for name, device in devices.items()
+            if isinstance(device, Elsewhere)
+        }
+        here = {name: device for name, device in devices.items() if name not in far}
         with turn(on_wait=lambda holder: self._note(f"waiting for process {holder}, which measures", 0, 0)):
             machines = Machines(here, book, self._table)
             machines.look()
-            timed = examiner.measure(scored, self._note, there=there)
+            timed = examiner.measure(scored, self._note, known={name: each.rows for name, each in far.items()})
             machines.look()
-        return timed, machines.shifts() | far
+        shifts = {name: each.shift for name, each in far.items() if each.shift is not None}
+        return timed, machines.shifts() | shifts

@@ -19,7 +19,6 @@ from ..evaluators.score_table import ScoreTables, Setting, record, score_tables
 from ..evaluators.splits import Part
 from ..hardware.book import LatencyBook
 from ..hardware.device import AbstractDevice
-from ..hardware.elsewhere import Elsewhere
 from ..hardware.inventory import Costs
 from ..hardware.streams import Streams
 from ..spaces.network import DynamicNetwork
@@ -35,8 +34,7 @@ from .proposals import numbers
 TIMED_INPUTS = 100
 TIMED_ROUNDS = 10
 Progress = Callable[[str, int, int], None]
-# (name, device, folders of candidates and how to run them, inputs) -> what `measure_routed` gives
-There = Callable[[str, Elsewhere, Sequence[tuple[Path, Policy]], Tensor], list[dict[str, float]]]
+Rows = Sequence[Mapping[str, float]]  # what `measure_routed` gives
 
 
 def tune_front(problem: Problem, ledger: Ledger, search_id: str) -> list[Point]:
@@ -144,22 +142,28 @@ class Examiner:
         """How many early exits a candidate has."""
         return self._candidate(number)[0].exits
 
+    @property
+    def inputs(self) -> Tensor:
+        """Those that networks are timed on, `n x ...`."""
+        return self._test.x
+
+    def folders(self, scored: Sequence[Scored]) -> list[tuple[Path, Policy]]:
+        """Where the networks are, and how they are run."""
+        return [(inside(self._folder, candidate_folder(each.number)), each.point.policy) for each in scored]
+
     def measure(
-        self, scored: Sequence[Scored], progress: Progress | None = None, *, there: There | None = None
+        self, scored: Sequence[Scored], progress: Progress | None = None, *, known: Mapping[str, Rows] | None = None
     ) -> list[Scored]:
         """The same, timed in routed mode on every device, on inputs of the test split.
 
         Args:
             progress: told of every round.
-            there: times networks on a device of another node.
+            known: what was timed already, by the name of the device.
         """
         routed = [(self._candidate(each.number)[0], each.point.policy) for each in scored]
-        sent = [(self._folder / candidate_folder(each.number), each.point.policy) for each in scored]
-        x, seed = self._test.x, self._problem.strategy.seed
+        x, seed, known = self._test.x, self._problem.strategy.seed, known or {}
         times = {
-            name: there(name, device, sent, x)
-            if there is not None and isinstance(device, Elsewhere)
-            else measure_routed(routed, x, device, seed=seed, progress=progress)
+            name: known[name] if name in known else measure_routed(routed, x, device, seed=seed, progress=progress)
             for name, device in self._problem.devices.items()
         }
         return [
