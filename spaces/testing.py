@@ -250,7 +250,7 @@ class FamilyContract:
     ) -> None:
         if not looked_at_closely(family, backbone):
             pytest.skip("dear, and so made on two backbones a family, which meet them all in turns")
-        for seed, (_, architecture) in enumerate(candidates):
+        for seed, (_, architecture) in enumerate(candidates[:2]):
             network, x = trained(architecture, signature, inputs=32)
             taken = []
             divided: dict[str, bool] = {}
