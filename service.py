@@ -44,7 +44,7 @@ class SearchService:
         storage: folder for artefacts and, unless `database` says otherwise, for the ledger.
         database: URL of ledger, latency table, study and MLflow, such as `postgresql://...`; None: SQLite files.
         tracking: URI of MLflow, if it is kept elsewhere.
-        ray: address of a Ray cluster, or "auto"; None starts a small one here for each search.
+        ray: address of a Ray cluster, or "auto"; None: what the search says, or a small one here for each search.
 
     Raises:
         StoreError: if the folder cannot be written.
@@ -149,7 +149,7 @@ DatabaseOption = Annotated[
 TrackingOption = Annotated[
     str | None, typer.Option(help="MLflow URI; default: the database.", envvar="DYNARCH_TRACKING")
 ]
-RayOption = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'auto'.")]
+RayOption = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'auto'.", envvar="DYNARCH_RAY")]
 IdArgument = Annotated[str | None, typer.Argument(help="Id of the search; default: the newest.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 

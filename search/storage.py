@@ -11,6 +11,7 @@ from ..evaluators.data import Data, restore_data, save_data
 from ..hardware.database import guest_url, prepare_guest
 from ..hardware.table import LatencyTable
 from ..spaces.errors import StoreError
+from .inside import inside
 from .ledger.store import Ledger
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Storage:
 
     def search_folder(self, search_id: str) -> Path:
         """Artefacts of one search."""
-        return self.folder / "searches" / search_id
+        return inside(self.folder / "searches", search_id)
 
     def resume_command(self, search_id: str) -> str:
         """The command that continues a search; addresses may hold passwords, so they are not repeated."""
@@ -157,4 +158,4 @@ class Storage:
         return data
 
     def _data_file(self, data_id: str) -> Path:
-        return self.folder / "data" / f"{data_id}.npz"
+        return inside(self.folder / "data", f"{data_id}.npz")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Assignment:
         folder: the search's folder.
         threads: CPU threads a worker.
         limit_seconds: of one attempt at a candidate; None: no limit.
+        artefacts: URL below which candidates' folders go; None: below the folder.
     """
 
     arrays: Mapping[str, NDArray[np.generic]]
@@ -62,17 +64,22 @@ class Assignment:
     folder: str
     threads: int = 1
     limit_seconds: float | None = None
+    artefacts: str | None = None
 
     def splits(self) -> Splits:
         """The visible splits."""
         parts = {
-            name: Part(
-                torch.from_numpy(self.arrays[f"{name}.x"].copy()),
-                torch.from_numpy(self.arrays[f"{name}.y"].copy()),
-            )
+            name: Part(_uncopied(self.arrays[f"{name}.x"]), _uncopied(self.arrays[f"{name}.y"]))
             for name in ("train", "calibrate", "tune", "certify")
         }
         return Splits(signature=Signature.from_mapping(self.signature, "signature"), **parts)
+
+
+def _uncopied(array: NDArray[np.generic]) -> torch.Tensor:
+    """The array itself: Ray keeps one for all workers of a node, and nobody may write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def arrays_of(splits: Splits) -> dict[str, NDArray[np.generic]]:

@@ -286,10 +286,10 @@ def workers_of_this_process() -> list[psutil.Process]:
     return workers_below(psutil.Process())
 
 
-def workers_below(driver: psutil.Process) -> list[psutil.Process]:
-    """The processes in which the candidates of another one's searches are trained."""
+def workers_below(process: psutil.Process) -> list[psutil.Process]:
+    """The processes in which candidates are trained, among those that a process has started."""
     found = []
-    for each in driver.children(recursive=True):
+    for each in process.children(recursive=True):
         try:
             title = " ".join(each.cmdline())
             if title.startswith(("ray::_Evaluation", "ray::ResourceTrainable")):  # idle, at work

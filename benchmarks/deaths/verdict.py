@@ -9,6 +9,7 @@ from typing import Any, final
 
 from mlflow import MlflowClient
 
+from dynarch.evaluators.evaluators import evaluator
 from dynarch.evaluators.from_scratch import CHECKPOINT, WEIGHTS
 from dynarch.search.ledger import Evaluation, Ledger, Point
 from dynarch.search.samplers import Study, TrialRecord
@@ -150,6 +151,8 @@ def _of_folder(left: Remains) -> Iterator[str]:
     if litter:
         yield f"left behind: {', '.join(sorted(litter)[:3])}"
     for each in left.evaluations:
+        if not evaluator(each.evaluator).leaves_networks:
+            continue
         written = left.files.get(f"{each.artefacts}/{WEIGHTS}")
         if each.state == "finished" and (written is None or written > (each.finished_at or 0.0) + SLACK_SECONDS):
             yield f"the weights of candidate {each.number} are absent or younger than its end"
