@@ -67,11 +67,16 @@ def _restored(study: Study, problem: Problem, evaluation: Evaluation) -> int:
 
 
 def sweep(folder: Path, ledger: Ledger, search_id: str, *, checkpoint: str) -> None:
-    """Remove checkpoints of candidates that ended, and what was half written or of no use when something died."""
+    """Remove checkpoints of candidates that ended, and what was half written or of no use when something died.
+
+    Of candidates that are open nothing is touched: a worker that has outlived its driver may still write there.
+    """
     for evaluation in ledger.evaluations(search_id):
         if evaluation.terminal:
-            (folder / candidate_folder(evaluation.number) / checkpoint).unlink(missing_ok=True)
-    for partial in (*folder.glob("candidates/*/*.partial"), *folder.glob("*.partial")):
+            own = folder / candidate_folder(evaluation.number)
+            for file in (own / checkpoint, *own.glob("*.partial")):
+                file.unlink(missing_ok=True)
+    for partial in folder.glob("*.partial"):
         partial.unlink(missing_ok=True)
     for notes in folder.glob(f"{NOTES}/*"):
         shutil.rmtree(notes, ignore_errors=True)
