@@ -71,8 +71,11 @@ def _connect(address: str | None, cpus: int, folder: Path) -> None:
                 )
         else:
             ray.init(address=address, runtime_env={"py_modules": [str(stage(folder))]}, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # Ray raises a bare one where a node of its own does not come up in time
+        ray.shutdown()
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if address is None:
+            raise StoreError(f"Ray did not start here ({reason}); see that memory and processor are free") from error
         raise StoreError(f"no Ray cluster at {address!r} ({reason}); start one or leave `ray` out") from None
 
 

@@ -52,6 +52,20 @@ def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
         pytest.fail("it was entered")
 
 
+def test_a_cluster_that_does_not_come_up_here_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is busy with something else: the driver waits and tries again."""
+
+    def slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nand more")
+
+    monkeypatch.setattr(ray, "init", slow)
+    with (
+        pytest.raises(StoreError, match=r"Ray did not start here \(The current node timed out during startup\.\); see"),
+        tune.cluster(None, cpus=1),
+    ):
+        pytest.fail("it was entered")
+
+
 def test_auto_without_any_cluster_is_a_mistake_of_the_user() -> None:
     assert not ray.is_initialized()
     with pytest.raises(StoreError, match="no Ray cluster at 'auto'") as refused, tune.cluster("auto", cpus=1):
