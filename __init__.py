@@ -17,6 +17,7 @@ from .spaces import (
     FAMILIES,
     GATES,
     GRADIENTS,
+    Adopted,
     Architecture,
     CoarseUpdate,
     DynamicConvolution,
@@ -41,6 +42,7 @@ from .spaces import (
     Space,
     SqueezeExcitation,
     TemporalExit,
+    adopt,
     build,
 )
 from .spaces.errors import DynarchError
@@ -55,6 +57,7 @@ __all__ = [
     "GATES",
     "GRADIENTS",
     "METRICS",
+    "Adopted",
     "Architecture",
     "Budget",
     "CoarseUpdate",
@@ -91,6 +94,7 @@ __all__ = [
     "SqueezeExcitation",
     "Strategy",
     "TemporalExit",
+    "adopt",
     "build",
     "load_spec",
 ]

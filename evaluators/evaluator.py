@@ -122,10 +122,14 @@ class AbstractSession(abc.ABC):
 class AbstractEvaluator(abc.ABC):
     """A way to find out what a candidate is worth; `name` says in every result which one it was.
 
-    A member is one file and one line in `EVALUATORS`.
+    A member is one file and one line in `EVALUATORS`; of those that suit a candidate the first is taken.
     """
 
     name: ClassVar[str]
+
+    def suits(self, architecture: Architecture) -> bool:
+        """Whether it can tell what such a candidate is worth; by default what any is."""
+        return True
 
     @abc.abstractmethod
     def start(self, task: Task, splits: Splits, book: LatencyBook) -> AbstractSession:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from ..spaces.architecture import Architecture
 from ..spaces.errors import UnknownNameError
 from .evaluator import AbstractEvaluator
 from .from_scratch import FromScratch
+from .frozen_backbone import FrozenBackbone
 
-EVALUATORS: tuple[AbstractEvaluator, ...] = (FromScratch(),)
+EVALUATORS: tuple[AbstractEvaluator, ...] = (FrozenBackbone(), FromScratch())
+
+
+def evaluator_of(architecture: Architecture, *, dearest: str = "") -> AbstractEvaluator:
+    """The cheapest evaluator that suits a candidate; `dearest` names the one that suits whatever comes."""
+    return next(member for member in EVALUATORS if member.name == dearest or member.suits(architecture))
 
 
 def evaluator(name: str, path: str = "search.evaluator") -> AbstractEvaluator:

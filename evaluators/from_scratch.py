@@ -26,7 +26,7 @@ from .knobs import LEVELS, settings_of
 from .operating import operating_points, score
 from .score_table import ScoreTable, ScoreTables, Setting, calibrate, score_tables
 from .splits import Part, Splits
-from .training import TrainingRun
+from .training import Shadow, TrainingRun
 
 CHECKPOINT, WEIGHTS, MANIFEST = "checkpoint.pt", "weights.safetensors", "candidate.json"
 QUICK_EVALUATIONS = 400  # of the policy search at rungs: a rough front is enough to compare candidates
@@ -36,11 +36,17 @@ QUICK_LEVELS = 2
 
 @final
 class ScratchSession(AbstractSession):
-    """One candidate trained from scratch."""
+    """One candidate trained from scratch.
 
-    def __init__(self, task: Task, splits: Splits, book: LatencyBook) -> None:
+    Args:
+        task: what to evaluate.
+        splits: data.
+        book: latencies.
+        shadow: as `TrainingRun` takes it.
+    """
+
+    def __init__(self, task: Task, splits: Splits, book: LatencyBook, *, shadow: Shadow | None = None) -> None:
         self._task = task
-        self._splits = splits
         self._book = book
         self._costs = planned_costs(task.architecture, splits.signature)
         self._run = TrainingRun(
@@ -50,7 +56,9 @@ class ScratchSession(AbstractSession):
             epochs=task.epochs,
             seed=task.seed,
             costs=part_costs(self._costs, book),
+            shadow=shadow,
         )
+        self._splits, self._network = self._run.splits, self._run.trained
         self._checkpoint = task.folder / CHECKPOINT
         if self._checkpoint.exists():
             self._continue()
@@ -102,7 +110,7 @@ class ScratchSession(AbstractSession):
 
     def finish(self) -> Outcome:
         """Temper the exits, fit what they learn, search policies on the tune split, score them on the certify split."""
-        task, network = self._task, self._run.network
+        task, network = self._task, self._network
         temperatures = calibrate(network, self._splits.calibrate)
         fit_confidence(network, self._splits.calibrate)
         settings = self._settings(LEVELS)
@@ -127,7 +135,7 @@ class ScratchSession(AbstractSession):
         }
         tune.save(task.folder / "tune.npz")
         certify.save(task.folder / "certify.npz")
-        save_candidate(task.folder, network, self._costs)
+        save_candidate(task.folder, self._run.network, self._costs)
         # Kept until the driver has recorded the outcome, so that a death in between costs no training.
         return Outcome(points, certified, self._curve(tune.plain), summary)
 
@@ -137,11 +145,11 @@ class ScratchSession(AbstractSession):
         return {"epoch": self._run.epochs_done, **curve, "final_accuracy": accuracy[-1]}
 
     def _settings(self, levels: int) -> tuple[Setting, ...]:
-        return settings_of(self._run.network, self._splits.calibrate, levels=levels)
+        return settings_of(self._network, self._splits.calibrate, levels=levels)
 
     def _tables(self, part: Part, settings: tuple[Setting, ...]) -> ScoreTables:
         try:
-            return score_tables(self._run.network, part, settings)
+            return score_tables(self._network, part, settings)
         except DataError as error:
             raise EvaluationFailed(str(error)) from error
 
@@ -149,7 +157,7 @@ class ScratchSession(AbstractSession):
 @final
 @dataclass(frozen=True)
 class FromScratch(AbstractEvaluator):
-    """Trains every candidate on its own, from random weights, all parts jointly."""
+    """Trains every candidate on its own, from the weights that it is built with, all parts jointly."""
 
     name: ClassVar[str] = "from_scratch"
 

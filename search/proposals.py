@@ -8,6 +8,7 @@ from typing import final
 
 import numpy as np
 
+from ..evaluators.evaluators import evaluator_of
 from ..hardware.book import LatencyBook
 from ..spaces.architecture import Architecture
 from ..spaces.scope import Chance, Scalar, Scope
@@ -133,7 +134,7 @@ class Proposer:
             level=level,
             seed=strategy.seed,
             fidelity=budget.epochs,
-            evaluator="from_scratch",
+            evaluator=evaluator_of(architecture).name,
             created_at=self._clock(),
             optuna_trial=trial,
         )
