@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, final
 
 import torch
@@ -49,15 +50,21 @@ class FrozenBackbone(AbstractEvaluator):
     def start(self, task: Task, splits: Splits, book: LatencyBook) -> AbstractSession:
         """Compute the features that are missing, or wait for who does."""
         try:
-            return ScratchSession(task, splits, book, shadow=lambda network: shadowed(network, splits, task))
+            folder = task.folder.parent.parent / FEATURES  # of the search, beside its candidates
+            return ScratchSession(task, splits, book, shadow=lambda network: shadowed(network, splits, folder))
         except (SpecError, ShapeError) as error:
             raise EvaluationFailed(f"cannot be built: {error}") from error
 
 
-def shadowed(network: DynamicNetwork, splits: Splits, task: Task) -> tuple[DynamicNetwork, Splits] | None:
+def shadowed(network: DynamicNetwork, splits: Splits, folder: Path) -> tuple[DynamicNetwork, Splits] | None:
     """A network that shares the exits and looks everything else up, and the splits as numbers of rows.
 
     None where that would save nothing: without exits, or where the features would take more room than is allowed.
+
+    Args:
+        network: frozen but for its exits.
+        splits: inputs.
+        folder: of the features, which all candidates share.
     """
     names = ("train", "calibrate", "tune", "certify")
     parts = {name: getattr(splits, name) for name in names}
@@ -65,7 +72,7 @@ def shadowed(network: DynamicNetwork, splits: Splits, task: Task) -> tuple[Dynam
     if not exits:
         return None
     readings = [_reading(place, step) for place, step in exits]
-    store = FeatureStore(task.folder.parent.parent / FEATURES, trunk, parts)
+    store = FeatureStore(folder, trunk, parts)
     if not store.ensure([place for place, kind, _ in readings if kind == WHOLE]):
         return None
     offsets, total = {}, 0
