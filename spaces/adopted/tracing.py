@@ -219,8 +219,8 @@ def _source(order: Sequence[fx.Node]) -> fx.Node:
 def _answer(graph: fx.Graph) -> fx.Node:
     (output,) = [node for node in graph.nodes if node.op == "output"]
     value = output.args[0]
-    while isinstance(value, tuple | list) and len(value) == 1:
-        value = value[0]
+    while isinstance(value, tuple | list | dict) and len(value) == 1:
+        (value,) = value.values() if isinstance(value, dict) else value
     if not isinstance(value, fx.Node):
         found = sorted(value) if isinstance(value, dict) else type(value).__name__
         raise SpecError(

@@ -167,6 +167,32 @@ def test_dropout_by_function_works_in_training_only() -> None:
     assert not torch.equal(chain(x), chain(x))
 
 
+def test_what_symbols_cannot_follow_is_exported() -> None:
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = TorchvisionResNet()
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            if x.size(1) != 1:
+                raise ValueError("gray images only")
+            return {"logits": self.net(x)}
+
+    torch.manual_seed(0)
+    model = settled(Careful(), images())
+    adopted = adopt(model, images())
+    chain, shapes = built(adopted, SMALL, 1.0)
+    assert document(adopted)["names"] == [f"net.layer{stage}.{index}" for stage in (1, 2) for index in (0, 1)]
+    assert shapes.residual == (0, 1, 3)
+    with torch.no_grad():
+        assert torch.equal(chain(images(7)), model(images(7))["logits"])
+    before = {name: value.clone() for name, value in chain.state_dict().items() if "running" in name}
+    chain.train()(images()).sum().backward()
+    assert all(weight.grad is not None for weight in chain.parameters())
+    assert before
+    assert not any(torch.equal(chain.state_dict()[name], value) for name, value in before.items())
+
+
 class Wrapped(nn.Module):
     """A residual network around which something is done."""
 
