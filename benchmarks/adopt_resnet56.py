@@ -184,11 +184,10 @@ def _best(points: Sequence[PolicyPoint], scored: NDArray[np.float64], mmacs: flo
 
 
 def trained(
-    made: Architecture, splits: Splits, storage: Path, name: str, *, epochs: int, frozen: bool
+    made: Architecture, splits: Splits, storage: Path, name: str, *, epochs: int, features: Path | None = None
 ) -> tuple[DynamicNetwork, dict[str, ScoreTable], float]:
     """The network trained, or read from its checkpoint; its score tables; seconds of training in this process."""
-    folder = storage / "features"
-    shadow = (lambda network: shadowed(network, splits, folder)) if frozen else None
+    shadow = None if features is None else lambda network: shadowed(network, splits, features)
     run = TrainingRun(made, splits, signature=SIGNATURE, epochs=epochs, seed=0, shadow=shadow)
     checkpoint = storage / f"{name}.pt"
     if checkpoint.exists():
@@ -212,7 +211,7 @@ def frozen_step(data: Path, storage: Path, model: str) -> dict[str, Any]:
         splits = splits_of(data, seed)
         made = architecture(model, range(BLOCKS - 1), "linear", rate=0.0, recipe=recipe)
         started = time.perf_counter()
-        _, tables, seconds = trained(made, splits, storage / f"cut{seed}", "frozen", epochs=10, frozen=True)
+        _, tables, seconds = trained(made, splits, storage, f"frozen{seed}", epochs=10, features=storage / "features")
         row = compare(tables, planned_costs(made, SIGNATURE))
         row |= {"seed": seed, "training_seconds": seconds, "all_seconds": time.perf_counter() - started}
         row["exit_accuracy"] = [float(value) for value in tables["certify"].correct.mean(0)]
@@ -226,7 +225,7 @@ def tuned_step(data: Path, storage: Path, model: str, epochs: int) -> dict[str, 
     recipe = replace(RECIPE, shift=4, flip=True, distillation=DistillationChoice("self", 3.0, 0.5))
     made = architecture(model, TUNED_EXITS, "mlp", rate=TUNED_RATE, recipe=recipe)
     splits = splits_of(data, 0)
-    network, tables, seconds = trained(made, splits, storage, "tuned", epochs=epochs, frozen=False)
+    network, tables, seconds = trained(made, splits, storage, "tuned", epochs=epochs)
     costs = planned_costs(made, SIGNATURE)
     row = compare(tables, costs)
     row |= {"training_seconds": seconds, "epochs": epochs}

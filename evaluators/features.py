@@ -1,10 +1,11 @@
 """Features: what the exits of a frozen network read of every input, computed once and kept on disk.
 
-    folder / <key> / train.3.means.npy     means over the sides after block 3, `n x c`
-                     train.3.whole.npy     everything, `n x c x h x w`, only where a head asks for it
-                     train.logits.npy      of the final head
+    folder / <model> / train-<inputs>.3.means.npy     means over the sides after block 3, `n x c`
+                       train-<inputs>.3.whole.npy     everything, `n x c x h x w`, only where a head asks for it
+                       train-<inputs>.logits.npy      of the final head
 
-Files are memory-mapped, so the workers of a node share one copy, in whatever memory is left.
+`<inputs>` is a digest of a sample of the split. Files are memory-mapped, so the workers of a node share one copy, in
+whatever memory is left.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Trunk:
     Args:
         modules: stem, blocks and head; each takes what the one before gives.
         view: what exits see of the features.
-        model: what tells this trunk from others.
+        model: id that tells this trunk from others.
     """
 
     modules: Sequence[nn.Module]
@@ -68,7 +69,8 @@ class FeatureStore:
         self._trunk = trunk
         self._parts = parts
         self._largest = largest_bytes
-        self._home = folder / _key(trunk, parts)
+        self._home = folder / trunk.model
+        self._marks = {name: _mark(part) for name, part in parts.items()}
         self.computed = 0  # inputs that went through the trunk
 
     def ensure(self, whole: Sequence[int]) -> bool:
@@ -96,7 +98,7 @@ class FeatureStore:
         return made
 
     def _file(self, split: str, name: str) -> Path:
-        return self._home / f"{split}.{name}.npy"
+        return self._home / f"{split}-{self._marks[split]}.{name}.npy"
 
     def _bytes(self, split: str, names: Sequence[str]) -> int:
         part = self._parts[split]
@@ -139,12 +141,11 @@ def means(seen: Tensor) -> Tensor:
     return functional.adaptive_avg_pool2d(seen, 1).flatten(1) if seen.dim() == 4 else seen
 
 
-def _key(trunk: Trunk, parts: Mapping[str, Part]) -> str:
-    made = hashlib.sha256(trunk.model.encode())
-    for name, part in sorted(parts.items()):
-        made.update(f"{name} {tuple(part.x.shape)}".encode())
-        made.update(part.x[:: max(1, len(part) // 64)].contiguous().numpy().tobytes())
-    return made.hexdigest()[:16]
+def _mark(part: Part) -> str:
+    """What tells a split from others."""
+    made = hashlib.sha256(str(tuple(part.x.shape)).encode())
+    made.update(part.x[:: max(1, len(part) // 64)].contiguous().numpy().tobytes())
+    return made.hexdigest()[:12]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ..hardware.book import LatencyBook
 from ..hardware.inventory import Costs, costs_of
+from ..spaces.adopted import shelf
 from ..spaces.architecture import Architecture
 from ..spaces.backbone import Signature
 from ..spaces.errors import DataError, EvaluationFailed, ShapeError, SpecError
@@ -191,6 +192,9 @@ def load_candidate(folder: Path) -> tuple[DynamicNetwork, Costs]:
     Raises:
         DataError: if the folder does not hold a candidate.
     """
+    for parent in folder.resolve().parents:  # an adopted network lies in the storage that the candidate lies in
+        if (parent / shelf.MODELS).is_dir():
+            shelf.add_shelf(parent / shelf.MODELS)
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         architecture = Architecture.from_mapping(manifest["architecture"])
