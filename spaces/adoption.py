@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .adopted import shelf
 from .adopted.cutting import Cutter, Division
 from .adopted.faithful import check_faithful, checked_copy, checked_example, checked_logits
+from .adopted.sizes import least_side, resizable
 from .adopted.structure import SCHEMA, Structure, digest
 from .adopted.tape import Piece
 from .adopted.tracing import Trace, attribute, trace
@@ -65,10 +66,14 @@ def adopt(
     division = Cutter(traced).divide(_listed(blocks))
     kept = _weights(traced)
     document = _document(traced, division, example, classes, _title(name, model))
-    needed = _paths(document)
+    needed = Structure.of(document).needed()
     held = {path: tensor for path, tensor in kept.items() if path in needed}
-    structure = Structure.of({**document, "weights": digest(held)})
-    check_faithful(root, traced, division, structure.build(held, rate=0.0).eval(), example)
+    document["weights"] = digest(held)
+    built = Structure.of(document).build(held, rate=0.0).eval()
+    check_faithful(root, traced, division, built, example)
+    if resizable([document["stem"], *document["blocks"], document["head"]]):
+        document["least_side"] = least_side(root, [built.stem, *built.blocks, built.head], example)
+    structure = Structure.of(document)
     home = shelf.put(_temporary() if folder is None else Path(folder), structure, held)
     return Adopted(str(home), tuple(rate))
 
@@ -103,6 +108,8 @@ def _document(traced: Trace, division: Division, example: Tensor, classes: int, 
         "stages": [len(list(group)) for _, group in groupby(shapes)],
         "head": piece_of(traced, division.head),
         "view": "tokens" if any(len(shape) == 2 for shape in shapes) else "features",
+        "least_side": None,
+        "weights": "",
     }
 
 
@@ -127,11 +134,6 @@ def _weights(traced: Trace) -> dict[str, Tensor]:
         if isinstance(value, Tensor):
             held[str(node.target)] = value.detach()
     return {name: tensor.clone().contiguous() for name, tensor in held.items()}
-
-
-def _paths(document: Mapping[str, Any]) -> set[str]:
-    """The tensors that a structure needs."""
-    return set(Structure.of({**document, "weights": ""}).needed())
 
 
 def _title(name: str | None, model: nn.Module) -> str:

@@ -33,10 +33,10 @@ _KEYS = (
     "stages",
     "head",
     "view",
+    "least_side",
     "weights",
 )
 _PIECE = {"leaves": dict, "tensors": dict, "steps": list, "result": int}
-VIEWS = ("features", "tokens")
 
 
 @final
@@ -139,6 +139,7 @@ class Structure:
             stages=tuple(document["stages"]),
             head=made[-1],
             view=_TokenMean() if document["view"] == "tokens" else None,
+            least_side=document["least_side"],
             raw=True,
             skippable=tuple(document["skippable"]),
         )

@@ -75,6 +75,11 @@ class Tape(nn.Module):
         super().train(mode and self.rate > 0)
         return self
 
+    def thaw(self) -> None:
+        """Let the weights learn as fast as new ones."""
+        self.rate = 1.0
+        self.requires_grad_(True)
+
     def forward(self, x: Tensor) -> Tensor:
         """What the piece makes of its input."""
         values: list[Any] = [x]

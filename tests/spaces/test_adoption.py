@@ -66,6 +66,12 @@ def test_residual_blocks_are_found_and_known_to_be_skippable(resnet: nn.Module) 
     assert shapes.block_macs[0] == 2 * 4 * 4 * 9 * 64  # two 3 x 3 convolutions of 4 channels on 8 x 8
 
 
+def test_smaller_images_are_taken_where_the_model_takes_them(resnet: nn.Module) -> None:
+    assert document(adopt(resnet, images()))["least_side"] == 2  # a quarter; its mean is over whatever there is
+    cifar = settled(CifarResNet(1), images(4, 3, 32))
+    assert document(adopt(cifar, images(4, 3, 32)))["least_side"] is None, "its last pooling was traced as 8 x 8"
+
+
 def test_layers_in_a_row_are_blocks_that_cannot_be_skipped() -> None:
     torch.manual_seed(0)
     model = settled(own_models.plain(), images())
