@@ -143,27 +143,26 @@ def check_faithful(model: nn.Module, trace: Trace, division: Division, built: Ba
     """
     stretches = (division.stem, *division.blocks, division.head)
     pieces = (built.stem, *built.blocks, built.head)
-    named = [(stretch.name, trace.nodes[stretch.last]) for stretch in stretches if stretch.last >= stretch.first]
+    ends = [trace.nodes[stretch.last] if stretch.last >= stretch.first else trace.source for stretch in stretches]
     for x in _inputs(example):
-        expected = dict(zip((name for name, _ in named), trace.at([node for _, node in named], x), strict=True))
         features = x.float()
-        for stretch, piece in zip(stretches, pieces, strict=True):
-            before = features.clone()
-            made = piece(features)
-            place = f"model.{stretch.name}"
-            if not torch.equal(before, features):
-                raise SpecError(place, "must leave its input alone, but changes it in place; use inplace=False")
-            if stretch.name in expected and not torch.equal(made, expected[stretch.name]):
-                raise SpecError(
-                    place, f"must give the same when taken apart, but {_difference(made, expected[stretch.name])}"
-                )
-            features = made
+        for stretch, piece, expected in zip(stretches, pieces, trace.at(ends, x), strict=True):
+            features = _checked(piece, features, expected.float(), f"model.{stretch.name}")
         answer = model(x.clone())
         answer = answer if isinstance(answer, Tensor) else _single(answer)
         if not torch.equal(features, answer):
-            raise SpecError(
-                _culprit(model, trace, x), f"must run the same for every input, but {_difference(features, answer)}"
-            )
+            found = _difference(features, answer)
+            raise SpecError(_culprit(model, trace, x), f"must run the same for every input, but {found}")
+
+
+def _checked(piece: nn.Module, features: Tensor, expected: Tensor, place: str) -> Tensor:
+    before = features.clone()
+    made: Tensor = piece(features)
+    if not torch.equal(before, features):
+        raise SpecError(place, "must leave its input alone, but changes it in place; use inplace=False")
+    if not torch.equal(made.float(), expected):
+        raise SpecError(place, f"must give the same when taken apart, but {_difference(made, expected)}")
+    return made
 
 
 def _inputs(example: Tensor) -> Sequence[Tensor]:
