@@ -14,8 +14,8 @@ import torch
 from dynarch.evaluators.data import load_data
 from dynarch.evaluators.from_scratch import load_candidate
 from dynarch.evaluators.splits import Splits, visible_splits
+from dynarch.evaluators.testing import made_up_book
 from dynarch.hardware.inventory import costs_of, inventory
-from dynarch.hardware.testing import made_up_book
 from dynarch.search.problem import Budget, Problem
 from dynarch.search.storage import Storage
 from dynarch.search.worker import Assignment, Worker, arrays_of
