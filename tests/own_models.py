@@ -128,7 +128,8 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = functional.relu(self.bn1(self.conv1(x)))
-        out = self.layer3(self.layer2(self.layer1(out)))
+        for stage in (1, 2, 3):
+            out = getattr(self, f"layer{stage}")(out)
         out = functional.avg_pool2d(out, out.size()[3])
         out = out.view(out.size(0), -1)
         return self.linear(out)  # type: ignore[no-any-return]
@@ -144,7 +145,7 @@ class PreActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x.mul_(0.5)
-        return x + self.conv(functional.relu(self.bn(x), inplace=True))
+        return x + self.conv(functional.relu(self.bn(x), inplace=True))  # type: ignore[no-any-return]
 
 
 class PreActivationNet(nn.Module):

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import Any, final
 
@@ -204,7 +205,7 @@ def _exported(root: nn.Module, example: Tensor) -> fx.Graph:
     for name, tensor in made.named_buffers():
         if name not in dict(root.named_buffers()) and "." not in name:  # constants that exporting found
             root.register_buffer(name, tensor.detach().clone())
-    return made.graph  # type: ignore[no-any-return]
+    return made.graph
 
 
 def _source(order: Sequence[fx.Node]) -> fx.Node:
@@ -235,7 +236,11 @@ def _settle_in_place(graph: fx.Graph, root: nn.Module) -> None:
     for node in list(graph.nodes):
         changed = in_place_on(node, root)
         if changed is not None:
-            changed.replace_all_uses_with(node, delete_user_cb=lambda user, at=order[node]: order[user] > at)
+            changed.replace_all_uses_with(node, delete_user_cb=partial(_comes_after, order, order[node]))
+
+
+def _comes_after(order: Mapping[fx.Node, int], at: int, user: fx.Node) -> bool:
+    return order[user] > at
 
 
 def in_place_on(node: fx.Node, root: nn.Module) -> fx.Node | None:
