@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -144,9 +145,8 @@ class _Rows:
     """Rows of all splits, which are numbered through."""
 
     def __init__(self, store: FeatureStore, offsets: Mapping[str, int], name: str) -> None:
-        self._arrays: Sequence[tuple[int, NDArray[object]]] = [
-            (offset, store.read(split, name))
-            for split, offset in offsets.items()  # type: ignore[misc]
+        self._arrays: Sequence[tuple[int, NDArray[np.float32]]] = [
+            (offset, store.read(split, name)) for split, offset in offsets.items()
         ]
 
     def __call__(self, rows: Tensor) -> Tensor:

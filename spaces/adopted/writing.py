@@ -129,10 +129,10 @@ class _Writer:
 
     def _leaf(self, path: str, *, borrowed: bool) -> str:
         module = self._trace.root.get_submodule(path)
-        entry = {"kind": type(module).__name__, "options": leaf_options(module, self._path(path)), "path": path}
+        options = leaf_options(module, self._path(path))
         if borrowed:
-            entry["options"]["inplace"] = False
-        return _put(self._leaves, path, entry)
+            options["inplace"] = False
+        return _put(self._leaves, path, {"kind": type(module).__name__, "options": options, "path": path})
 
     def _tensor(self, path: str) -> str:
         value = attribute(self._trace.root, path)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from dynarch.spaces.adopted import shelf
 from dynarch.spaces.adoption import adopt
 from dynarch.spaces.backbone import Backbone, Outline, outline
-from dynarch.spaces.backbones import Adopted
+from dynarch.spaces.backbones.adopted import Adopted, AdoptedChoice
 from dynarch.spaces.errors import SpecError, UnknownNameError
 from dynarch.spaces.signature import Signature
 from dynarch.tests import own_models
@@ -29,8 +29,7 @@ def images(count: int = 5, channels: int = 1, side: int = 8) -> Tensor:
 
 
 def built(adopted: Adopted, signature: Signature, rate: float = 0.0) -> tuple[Backbone, Outline]:
-    choice = adopted.choice_type.from_mapping({"model": adopted.model, "rate": rate})
-    made = adopted.build(choice, signature).eval()
+    made = adopted.build(AdoptedChoice(adopted.model, rate), signature).eval()
     return made, outline(made, signature)
 
 
