@@ -17,6 +17,7 @@ goes on from its last epoch. Results: `docs/benchmarks.md`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -61,6 +62,9 @@ RECIPE = RecipeChoice(0.003, 0.01, 0.0, 128, 0, False)
 
 class WithNormalisation(nn.Module):
     """The published network behind the normalisation that it was trained with: takes pixels of 0 to 1."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -204,19 +208,20 @@ def trained(
 
 
 def frozen_step(data: Path, storage: Path, model: str) -> dict[str, Any]:
-    """A linear head after every block, three ways to cut the test images."""
+    """Linear, and other, heads after every block; three ways to cut the test images."""
     recipe = replace(RECIPE, batch_size=256)
     rows = []
-    for seed in range(3):
+    for seed, head in itertools.product(range(3), ("linear", "mlp")):
         splits = splits_of(data, seed)
-        made = architecture(model, range(BLOCKS - 1), "linear", rate=0.0, recipe=recipe)
+        made = architecture(model, range(BLOCKS - 1), head, rate=0.0, recipe=recipe)
         started = time.perf_counter()
-        _, tables, seconds = trained(made, splits, storage, f"frozen{seed}", epochs=10, features=storage / "features")
-        row = compare(tables, planned_costs(made, SIGNATURE))
-        row |= {"seed": seed, "training_seconds": seconds, "all_seconds": time.perf_counter() - started}
+        name, features = f"frozen_{head}{seed}", storage / "features"
+        _, tables, seconds = trained(made, splits, storage, name, epochs=10, features=features)
+        row = {"seed": seed, "head": head, **compare(tables, planned_costs(made, SIGNATURE))}
+        row |= {"training_seconds": seconds, "all_seconds": time.perf_counter() - started}
         row["exit_accuracy"] = [float(value) for value in tables["certify"].correct.mean(0)]
         rows.append(row)
-        print(json.dumps(row))
+        print(json.dumps(row), flush=True)
     return {"cuts": rows}
 
 

@@ -29,9 +29,9 @@ def trained(x: torch.Tensor, y: torch.Tensor) -> nn.Module:
     )
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(4):
-        for rows in torch.randperm(len(x)).split(64):
+        for rows in torch.split(torch.randperm(len(x)), 64):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return model.eval()
 
