@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
@@ -66,7 +66,9 @@ class Trace:
         self._depends: dict[fx.Node, bool] = {}
         for node in self._order:
             self._depends[node] = self._follows(node)
-        self.nodes = [node for node in self._order if self.depends(node) and node.op != "placeholder"]
+        known = {node for node, fact in self.facts.items() if fact.batch or fact.constant}
+        live = _needed(graph, self.result, known)  # what only sizes are asked of is not
+        self.nodes = [node for node in live if self.depends(node) and node.op != "placeholder"]
 
     def depends(self, node: fx.Node) -> bool:
         """Whether a value follows from what the inputs are, and not only from how many they are."""
@@ -268,15 +270,15 @@ def bound(node: fx.Node) -> dict[str, Any]:
         return {}
 
 
-def _needed(graph: fx.Graph, result: fx.Node) -> list[fx.Node]:
-    """What the result follows from, in order; checks and what nobody reads are left out."""
+def _needed(graph: fx.Graph, result: fx.Node, known: Collection[fx.Node] = ()) -> list[fx.Node]:
+    """What the result follows from, in order, some values being known; checks and what nobody reads are left out."""
     found: set[fx.Node] = set()
     waiting = [result]
     while waiting:
         node = waiting.pop()
         if node not in found:
             found.add(node)
-            waiting.extend(node.all_input_nodes)
+            waiting.extend(() if node in known else node.all_input_nodes)
     return [node for node in graph.nodes if node in found]
 
 
