@@ -22,6 +22,7 @@ from dynarch.search.worker import Assignment, Worker, arrays_of
 from dynarch.spaces import Architecture, EarlyExit, LayerSkipping, Signature, Space, adopt, build
 from dynarch.spaces.adopted import shelf
 from dynarch.spaces.errors import SpecError
+from dynarch.spaces.families.sample.early_exit import EarlyExitChoice
 from dynarch.spaces.probes import sample
 from dynarch.tests.own_models import CifarResNet, TorchvisionResNet, settled
 
@@ -46,8 +47,11 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def frozen(problem: Problem) -> Architecture:
     """A member with an exit and frozen weights."""
-    drawn = [made for _, made in sample(problem.space, problem.data.signature, number=12)]
-    return next(made for made in drawn if made.backbone["rate"] == 0 and list(made.families) == ["early_exit"])
+    static = next(iter(problem.space.baselines(problem.data.signature)))
+    exits = EarlyExitChoice((1,), ("linear",), "equal", ("max_prob",))
+    return Architecture.of(
+        backbone={**static.backbone, "rate": 0.0}, families={"early_exit": exits.to_mapping()}, training=static.training
+    )
 
 
 def kept(problem: Problem, folder: Path) -> Storage:
@@ -65,7 +69,7 @@ def assignment(problem: Problem, splits: Splits, storage: Storage) -> Assignment
         arrays=arrays_of(splits),
         signature=splits.signature.to_mapping(),
         book=made_up_book([costs_of(build(frozen(problem), splits.signature).eval())], {"cpu": 1}).to_mapping(),
-        decisions=problem.space.decisions(),
+        decisions=("max_prob",),
         evaluator="from_scratch",
         epochs=1,
         rungs=(),
