@@ -19,10 +19,8 @@ Run again on the same storage, an interrupted search continues, and a finished o
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -36,12 +34,12 @@ from rich.table import Table
 from torch import Tensor
 
 import dynarch as da
-from dynarch.evaluators.data import from_arrays
+from dynarch.evaluators.data import from_arrays, read_idx
 from dynarch.evaluators.from_scratch import load_candidate
 from dynarch.hardware.profile import time_network
 from dynarch.search.candidate import candidate_folder
 from dynarch.search.report import FrontReport, ReportRow, front_table
-from dynarch.spaces.errors import DataError, SpecError
+from dynarch.spaces.errors import SpecError
 from dynarch.spaces.network import RoutedNetwork
 
 Floats = NDArray[np.float64]
@@ -49,28 +47,11 @@ CALLS, ROUNDS, RESAMPLES = 200, 10, 10_000
 BATCHES = (1, 32)
 LARGE_BATCH_PAIRS = 3  # at batch 32 only the most accurate of those static networks that no other one beats
 FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-UNSIGNED_BYTE = 8  # type code of the format
-
-
-def read_idx(file: Path) -> NDArray[np.uint8]:
-    """The array of a gzipped idx file of bytes: two zeros, type code, rank, then sizes as big-endian integers.
-
-    Raises:
-        DataError: if it cannot be read or is no such file.
-    """
-    try:
-        raw = gzip.decompress(file.read_bytes())
-        if raw[:3] != bytes((0, 0, UNSIGNED_BYTE)):
-            raise ValueError("no idx file of unsigned bytes")
-        sizes = np.frombuffer(raw, ">u4", count=raw[3], offset=4).tolist()
-        return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(sizes)
-    except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
-        raise DataError("--data", f"{file} cannot be read ({error}); give the folder of the idx.gz files") from None
 
 
 def read_data(folder: Path, count: int, seed: int) -> da.Data:
     """`count` training images drawn at random, and the official test set; pixels in `[0, 1]`, `n x 1 x 28 x 28`."""
-    x, y, x_test, y_test = (read_idx(folder / f"{name}-ubyte.gz") for name in FILES)
+    x, y, x_test, y_test = (read_idx(folder / f"{name}-ubyte.gz", "--data") for name in FILES)
     if not 1 <= count <= len(x):
         raise SpecError("--train", f"must be between 1 and {len(x)}, but got {count}")
     rows = np.random.default_rng(seed).permutation(len(x))[:count]

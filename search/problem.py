@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, final
 
-from ..evaluators.data import FILES, Data, Reading, load_data
+from ..evaluators.data import EMBEDDED, FILES, Data, Reading, load_data
 from ..evaluators.metrics import MetricReference, metric_reference
 from ..evaluators.splits import SplitSpec, visible_splits, with_vocabulary
 from ..hardware.cpu import Cpu
@@ -305,8 +305,12 @@ def _reading(section: Mapping[str, Any], folder: Path | None) -> Reading:
 
 
 def _source(section: Mapping[str, Any], reading: Reading, folder: Path | None) -> Data:
-    """The data that a section names; a file is looked up in the folder."""
+    """The data that a section names; a file or a folder of images is looked up in the folder."""
     source = section.get("source", "digits")
-    if folder is not None and isinstance(source, str) and source.endswith(FILES):
+    if folder is not None and isinstance(source, str) and _on_disk(source, folder):
         source = str(folder / source)
     return load_data(source, reading=reading)
+
+
+def _on_disk(source: str, folder: Path) -> bool:
+    return source.endswith(FILES) or (source not in EMBEDDED and (folder / source).is_dir())

@@ -10,7 +10,7 @@ from ..spaces.errors import SpecError
 from .problem import SECTIONS, Problem
 
 
-def load_spec(file: Path, *, only: Collection[str] | None = None) -> Problem:
+def load_spec(file: str | Path, *, only: Collection[str] | None = None) -> Problem:
     """The problem that a TOML file describes; relative files in it are looked up beside it.
 
     Args:
@@ -21,6 +21,7 @@ def load_spec(file: Path, *, only: Collection[str] | None = None) -> Problem:
     Raises:
         SpecError: on the first mistake, with its place.
     """
+    file = Path(file)
     try:
         mapping = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

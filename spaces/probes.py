@@ -55,6 +55,7 @@ for line in sys.stdin:
     space, signature = Space.from_mapping(task["space"]), Signature.from_mapping(task["signature"])
     print(json.dumps([space.replay(params, signature).id for params in task["params"]]), flush=True)
 """
+ALONE = 4  # inputs that are run one by one as well
 _TINY_GAP = 4e-6  # thresholds keep half of this from every score: no rounding can flip a decision
 
 
@@ -83,6 +84,7 @@ class Asked:
         return self._chance.suggest_float(name, low, high, log=log)
 
 
+@cache
 def fitting(family: AbstractFamily, backbone: AbstractBackbone, signature: Signature) -> tuple[Any, Outline] | None:
     """The first choice of a backbone on which a family has something to choose, and its outline; None: it does not fit.
 
@@ -102,8 +104,7 @@ def sample(space: Space, signature: Signature, *, number: int) -> list[Candidate
     for seed in range(10 * number):
         chance = Chance(np.random.default_rng(seed))
         found.setdefault(space.sample(Scope(chance), signature), chance.params)
-    ordered = sorted(found.items(), key=lambda item: -len(item[0].canonical))
-    return [(params, architecture) for architecture, params in ordered[:number]]
+    return [(found[each], each) for each in sorted(found, key=lambda each: -len(each.canonical))[:number]]
 
 
 def ids_elsewhere(space: Space, signature: Signature, params: Sequence[Mapping[str, Scalar]]) -> list[str]:
@@ -116,8 +117,7 @@ def ids_elsewhere(space: Space, signature: Signature, params: Sequence[Mapping[s
     process.stdin.flush()
     line = process.stdout.readline()
     assert line, "the other process could not replay them; its error is printed above"
-    ids: list[str] = json.loads(line)
-    return ids
+    return [str(each) for each in json.loads(line)]
 
 
 @cache
@@ -194,10 +194,10 @@ def policies(logits: Sequence[Tensor], steps: Sequence[ExitStep], schemes: Seque
 
 def _midway(logits: Sequence[Tensor], steps: Sequence[ExitStep], policy: Policy, g: np.random.Generator) -> float:
     """A threshold for the policy's last exit that lies between two scores of those who get there, if two differ."""
-    here, state = len(policy.thresholds) - 1, None
+    here, state, scheme = len(policy.thresholds) - 1, None, decision(policy.decision)
     for k, threshold in enumerate(policy.thresholds):
         if threshold is not None:
-            score, state = decision(policy.decision).score(logits[k], state, steps[k].learned_of(policy.decision))
+            score, state = scheme.score(logits[k], state, steps[k].learned_of(policy.decision))
     before = simulate([*logits[:here], logits[-1]], Policy(policy.decision, policy.thresholds[:here]), steps)
     scores = score[before == here]
     ordered = torch.unique(scores.double())  # sorted
@@ -288,7 +288,7 @@ def check_routing(network: DynamicNetwork, x: Tensor, policy: Policy) -> Tensor:
     ran = [column for column, info in enumerate(infos) if info.kind != COMPACT]
     named = {within(name, variant) for variant, step in walk(network) for name in step.watched()}
     watched = [column for column in ran if infos[column].name in named]
-    for pieces in ([x], torch.split(x[:8], 1)):
+    for pieces in ([x], torch.split(x[:ALONE], 1)):
         start = 0
         with hooked(network) as rows:
             for piece in pieces:

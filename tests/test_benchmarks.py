@@ -16,7 +16,7 @@ from torch import Tensor
 from dynarch import Architecture, Cpu, Policy, Recipe, Signature, build
 from dynarch.benchmarks import fashion_mnist as bench
 from dynarch.search.report import FrontReport, ReportRow, write_report
-from dynarch.spaces.errors import DataError, SpecError
+from dynarch.spaces.errors import SpecError
 from dynarch.spaces.network import RoutedNetwork
 from dynarch.spaces.scope import Chance, Scope
 
@@ -71,38 +71,6 @@ def folder_of(folder: Path, count: int = 30) -> Path:
 
 
 # -- data ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4), (300, 1, 2)])
-def test_an_idx_file_gives_back_its_array(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    array = np.random.default_rng(0).integers(256, size=shape).astype(np.uint8)
-    write_idx(tmp_path / "a.gz", array)
-    assert bench.read_idx(tmp_path / "a.gz").dtype == np.uint8
-    np.testing.assert_array_equal(bench.read_idx(tmp_path / "a.gz"), array)
-
-
-BAD = {
-    "not gzip": b"plain text",
-    "empty": gzip.compress(b""),
-    "only a magic number": gzip.compress(b"\0\0\x08"),
-    "four-byte integers": gzip.compress(struct.pack(">BBBBI", 0, 0, 12, 1, 1) + b"1234"),
-    "a byte short": gzip.compress(struct.pack(">BBBBI", 0, 0, 8, 1, 3) + b"12"),
-    "a byte too long": gzip.compress(struct.pack(">BBBBI", 0, 0, 8, 1, 3) + b"1234"),
-    "sizes cut off": gzip.compress(struct.pack(">BBBBI", 0, 0, 8, 2, 3)),
-    "stream cut off": gzip.compress(struct.pack(">BBBBI", 0, 0, 8, 1, 3) + b"123")[:-10],
-}
-
-
-@pytest.mark.parametrize("content", BAD.values(), ids=BAD.keys())
-def test_a_broken_idx_file_is_a_data_error(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.gz").write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read"):
-        bench.read_idx(tmp_path / "a.gz")
-
-
-def test_a_missing_idx_file_is_a_data_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="give the folder"):
-        bench.read_idx(tmp_path / "a.gz")
 
 
 def test_the_official_test_set_is_the_test_split(tmp_path: Path) -> None:

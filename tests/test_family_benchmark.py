@@ -16,7 +16,7 @@ from dynarch import FAMILIES, Architecture, LayerSkipping, Policy, Signature
 from dynarch.benchmarks.families import Benchmark, Rows, Settings, parse
 from dynarch.benchmarks.mechanisms.sources import EMBEDDED
 from dynarch.benchmarks.mechanisms.subjects import QUICK_SIZES, narrowed, subjects
-from dynarch.benchmarks.mechanisms.training import Trained, by_chance, chosen, work_book
+from dynarch.benchmarks.mechanisms.training import Examiner, Trained, chosen, work_book
 from dynarch.benchmarks.mechanisms.verdicts import beats, really_faster, spread, verdict_table, verdicts
 from dynarch.evaluators.operating import OperatingPoint
 from dynarch.evaluators.score_table import ScoreTable, ScoreTables, record
@@ -73,7 +73,7 @@ def test_random_exits_are_an_expectation() -> None:
     made = OperatingPoint(Policy("max_prob", (0.5, 0.5)), {}, (0.25, 0.25, 0.5))
     exits = [float((each.argmax(1) == y).double().mean()) for each in record(network, x).logits]
     expected = 0.25 * exits[0] + 0.25 * exits[1] + 0.5 * exits[2]
-    assert by_chance(trained, made, Part(x, y), 0) == pytest.approx(expected)
+    assert Examiner(trained, Part(x, y), work_book([trained.costs]), 0).by_chance(made) == pytest.approx(expected)
 
 
 def test_latencies_of_the_training_phase_are_work() -> None:

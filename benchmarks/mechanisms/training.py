@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -18,13 +19,15 @@ import dynarch as da
 from dynarch.evaluators.evaluator import Task
 from dynarch.evaluators.from_scratch import FromScratch, load_candidate, planned_costs
 from dynarch.evaluators.operating import OperatingPoint, operating_points, score
-from dynarch.evaluators.score_table import ScoreTables, record, score_tables
+from dynarch.evaluators.score_table import ScoreTables, Setting, record, score_tables
 from dynarch.evaluators.splits import Part, Splits
 from dynarch.hardware.book import DevicePages, LatencyBook
 from dynarch.hardware.composition import PartCurve
 from dynarch.hardware.correction import IDENTITY
 from dynarch.hardware.inventory import Costs
 from dynarch.spaces.network import DynamicNetwork
+
+Accuracies = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 WORK: Final = "work"  # name of the device on which a million multiply-accumulates take a millisecond
 WITHIN: Final = 0.01  # of the static network's accuracy
@@ -113,35 +116,61 @@ def chosen(points: Sequence[OperatingPoint], floor: float, metric: str) -> Opera
     return max(points, key=lambda point: (point.metrics["accuracy"], -point.metrics[metric]))
 
 
+@final
+class Examiner:
+    """Policies of one network on the test split; what depends on the setting of the knobs alone is recorded once.
+
+    Args:
+        trained: the network.
+        test: test split.
+        book: latencies.
+        seed: of what is dealt out at random.
+    """
+
+    def __init__(self, trained: Trained, test: Part, book: LatencyBook, seed: int) -> None:
+        self._trained, self._test, self._book, self._seed = trained, test, book, seed
+        self._tables = cache(self._record)
+        self._dealt = cache(self._deal)
+
+    def examine(self, policy: da.Policy) -> dict[str, Any]:
+        """Accuracy, work, and accuracy where the same decisions are dealt out at random."""
+        tables = self._tables(policy.setting)
+        point = score(tables, self._trained.costs, self._book, policy, seed=self._seed)
+        return {
+            "policy": policy.to_dict(),
+            "accuracy": point.metrics["accuracy"],
+            "macs": point.metrics["macs"],
+            "random_accuracy": self.by_chance(point) if point.decides else None,
+            "exit_share": list(point.exit_share),
+            "usage": dict(point.usage),
+        }
+
+    def by_chance(self, point: OperatingPoint) -> float:
+        """Accuracy with decisions shuffled among the inputs: of gates by running them, of exits as an expectation."""
+        return float(np.array(point.exit_share) @ self._dealt(point.policy.setting, bool(point.usage)))
+
+    def _record(self, setting: Setting) -> ScoreTables:
+        return score_tables(self._trained.network, self._test, (setting,))
+
+    def _deal(self, setting: Setting, gated: bool) -> Accuracies:
+        """Accuracy at each exit, of gates in the mean of some shuffles."""
+        if not gated:
+            return _accuracies(record(self._trained.network, self._test.x, setting=setting).logits, self._test)
+        found = []
+        for number in range(SHUFFLES):
+            shuffle = torch.Generator().manual_seed(1000 * self._seed + number)
+            logits = record(self._trained.network, self._test.x, setting=setting, shuffle=shuffle).logits
+            found.append(_accuracies(logits, self._test))
+        mean: Accuracies = np.mean(found, axis=0)
+        return mean
+
+
 def examine(trained: Trained, policy: da.Policy, test: Part, book: LatencyBook, seed: int) -> dict[str, Any]:
-    """One policy on the test split: accuracy, work, and accuracy where the same decisions are dealt out at random."""
-    tables = score_tables(trained.network, test, (policy.setting,))
-    point = score(tables, trained.costs, book, policy, seed=seed)
-    return {
-        "policy": policy.to_dict(),
-        "accuracy": point.metrics["accuracy"],
-        "macs": point.metrics["macs"],
-        "random_accuracy": by_chance(trained, point, test, seed) if point.decides else None,
-        "exit_share": list(point.exit_share),
-        "usage": dict(point.usage),
-    }
+    """One policy on the test split."""
+    return Examiner(trained, test, book, seed).examine(policy)
 
 
-def by_chance(trained: Trained, point: OperatingPoint, test: Part, seed: int) -> float:
-    """Accuracy with decisions shuffled among the inputs: of gates by running them so, of exits as an expectation."""
-    share = np.array(point.exit_share)
-    if not point.usage:
-        logits = record(trained.network, test.x, setting=point.policy.setting).logits
-        return float(share @ _accuracies(logits, test))
-    found = []
-    for number in range(SHUFFLES):
-        shuffle = torch.Generator().manual_seed(1000 * seed + number)
-        logits = record(trained.network, test.x, setting=point.policy.setting, shuffle=shuffle).logits
-        found.append(float(share @ _accuracies(logits, test)))
-    return float(np.mean(found))
-
-
-def _accuracies(logits: Sequence[torch.Tensor], test: Part) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _accuracies(logits: Sequence[torch.Tensor], test: Part) -> Accuracies:
     return np.array([float((each.argmax(1) == test.y).double().mean()) for each in logits])
 
 
@@ -164,7 +193,8 @@ def summary(
     book = work_book([trained.costs])
     points = trained.points(book, decisions, seed)
     best = chosen(points, static["tune_accuracy"] - WITHIN, "macs")
-    rows = [examine(trained, point.policy, test, book, seed) for point in points]
+    examiner = Examiner(trained, test, book, seed)
+    rows = [examiner.examine(point.policy) for point in points]
     picked = rows[points.index(best)]
     gains = [row["accuracy"] - row["random_accuracy"] for row in rows if row["random_accuracy"] is not None]
     random = picked["random_accuracy"]

@@ -13,6 +13,7 @@ from .arrays import MapDataset, from_arrays, from_dataset
 from .data import Data
 from .embedded import EMBEDDED
 from .files import from_npz, from_tsv
+from .pictures import from_folder
 
 _TABLES = (".tsv", ".tsv.gz")
 FILES = (".npz", *_TABLES)
@@ -28,16 +29,18 @@ class Reading(AbstractSpec):
         length: words of a text, or steps of a sequence, that are kept from the start; None: all (64 words at most).
         stride: so many steps of a sequence become one, their mean.
         frames: of a clip.
+        size: pixels of a side that pictures in a folder are resized to; None: they have one size.
     """
 
     test: str | None = None
     length: int | None = None
     stride: int = 1
     frames: int = 16
+    size: int | None = None
 
     def check(self) -> None:
         """Positive numbers."""
-        for name in ("length", "stride", "frames"):
+        for name in ("length", "stride", "frames", "size"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, f"must be at least 1, but got {value}")
 
@@ -72,6 +75,9 @@ def load_data(source: object, *, reading: Reading | None = None, path: str = "da
     if isinstance(source, str | Path) and Path(source).suffix == ".npz":
         how.only(("length", "stride", "frames"), path, "an .npz file")
         return from_npz(source, length=how.length, stride=how.stride, frames=how.frames, path=path)
+    if isinstance(source, str | Path) and str(source) not in EMBEDDED and Path(source).is_dir():
+        how.only(("size",), path, "a folder of images")
+        return from_folder(source, size=how.size, path=path)
     how.only((), path, "data that is not read from a file")
     if isinstance(source, Data):
         return source
@@ -79,7 +85,8 @@ def load_data(source: object, *, reading: Reading | None = None, path: str = "da
         return EMBEDDED[source]()
     if isinstance(source, str | Path):
         names = ", ".join(map(repr, EMBEDDED))
-        raise SpecError(path, f"must be one of {names} or the path of an .npz or .tsv.gz file, but got {str(source)!r}")
+        files = "an .npz or .tsv.gz file or a folder of images"
+        raise SpecError(path, f"must be one of {names} or the path of {files}, but got {str(source)!r}")
     if isinstance(source, tuple) and len(source) in (2, 4):
         test = source[2:] if len(source) == 4 else (None, None)
         return from_arrays(source[0], source[1], x_test=test[0], y_test=test[1], path=path)
@@ -87,6 +94,6 @@ def load_data(source: object, *, reading: Reading | None = None, path: str = "da
         return from_dataset(source, path=path)
     raise SpecError(
         path,
-        "must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset with a length,"
+        "must be a name, an .npz or .tsv.gz file, a folder of images, (x, y) arrays or a torch Dataset with a length,"
         f" but got {type(source).__name__}",
     )

@@ -200,8 +200,14 @@ class Stream(IterableDataset[int]):
         return iter(())
 
 
-NAMES = "data: must be one of 'digits', 'opinions', 'drifts' or the path of an .npz or .tsv.gz file, but got "
-KINDS = "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset with a length, but got "
+NAMED = (
+    "data: must be one of 'digits', 'opinions', 'drifts' or the path of an .npz or .tsv.gz file or a folder of images"
+)
+NAMES = f"{NAMED}, but got "
+KINDS = (
+    "data: must be a name, an .npz or .tsv.gz file, a folder of images, (x, y) arrays or a torch Dataset with a length,"
+    " but got "
+)
 
 
 @pytest.mark.parametrize(

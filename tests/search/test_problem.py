@@ -142,7 +142,7 @@ BAD: tuple[tuple[object, str], ...] = (
     ({"constraints": ["macs"]}, "constraints.0: must be a table of options, but got 'macs'"),
     ({"data": "digits"}, "data: must be a table, but got 'digits'"),
     ({"data": {"splits": []}}, "data.splits: must be a table of options, but got []"),
-    ({"data": {"source": 3}}, "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset"),
+    ({"data": {"source": 3}}, "data: must be a name, an .npz or .tsv.gz file, a folder of images, (x, y) arrays"),
 )
 
 
@@ -185,7 +185,7 @@ def test_a_file_that_is_not_there_is_looked_for_beside_the_spec(tmp_path: Path) 
         ({"objectives": (3,)}, "objectives: must be a tuple of str, but got (3,)"),
         ({"objectives": None}, "objectives: must be a tuple of str, but got None"),
         ({"constraints": ({"metric": "macs"},)}, "constraints: must be a tuple of Constraint, but got ("),
-        ({"data": 3}, "data: must be a name, an .npz or .tsv.gz file, (x, y) arrays or a torch Dataset"),
+        ({"data": 3}, "data: must be a name, an .npz or .tsv.gz file, a folder of images, (x, y) arrays"),
     ],
 )
 def test_what_python_can_get_wrong_is_refused_too(options: dict[str, Any], message: str) -> None:
