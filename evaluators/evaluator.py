@@ -122,10 +122,14 @@ class AbstractSession(abc.ABC):
 class AbstractEvaluator(abc.ABC):
     """A way to find out what a candidate is worth; `name` says in every result which one it was.
 
-    A member is one file and one line in `EVALUATORS`; of those that suit a candidate the first is taken.
+    A member is one file and one line in `EVALUATORS`. `leaves_networks` says whether a finished candidate has left a
+    network that the test split can be scored on.
+    `instead_of` names an evaluator that gives the same, for more, of the candidates that this one `suits`.
     """
 
     name: ClassVar[str]
+    leaves_networks: ClassVar[bool] = True
+    instead_of: ClassVar[str] = ""
 
     def suits(self, architecture: Architecture) -> bool:
         """Whether it can tell what such a candidate is worth; by default what any is."""

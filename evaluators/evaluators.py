@@ -7,13 +7,15 @@ from ..spaces.errors import UnknownNameError
 from .evaluator import AbstractEvaluator
 from .from_scratch import FromScratch
 from .frozen_backbone import FrozenBackbone
+from .nothing import Nothing
 
-EVALUATORS: tuple[AbstractEvaluator, ...] = (FrozenBackbone(), FromScratch())
+EVALUATORS: tuple[AbstractEvaluator, ...] = (FrozenBackbone(), FromScratch(), Nothing())
 
 
-def evaluator_of(architecture: Architecture, *, dearest: str = "") -> AbstractEvaluator:
-    """The cheapest evaluator that suits a candidate; `dearest` names the one that suits whatever comes."""
-    return next(member for member in EVALUATORS if member.name == dearest or member.suits(architecture))
+def evaluator_of(architecture: Architecture, name: str) -> AbstractEvaluator:
+    """The evaluator of that name, or one that gives the same of this candidate for less."""
+    cheaper = (member for member in EVALUATORS if member.instead_of == name and member.suits(architecture))
+    return next(cheaper, None) or evaluator(name)
 
 
 def evaluator(name: str, path: str = "search.evaluator") -> AbstractEvaluator:

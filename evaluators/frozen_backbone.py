@@ -43,6 +43,7 @@ class FrozenBackbone(AbstractEvaluator):
     """Trains nothing but the heads of exits on a frozen, adopted network."""
 
     name: ClassVar[str] = "frozen_backbone"
+    instead_of: ClassVar[str] = "from_scratch"
 
     def suits(self, architecture: Architecture) -> bool:
         """Whether nothing but exits was added to weights that do not learn."""

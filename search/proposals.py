@@ -134,7 +134,7 @@ class Proposer:
             level=level,
             seed=strategy.seed,
             fidelity=budget.epochs,
-            evaluator=evaluator_of(architecture).name,
+            evaluator=evaluator_of(architecture, strategy.evaluator).name,
             created_at=self._clock(),
             optuna_trial=trial,
         )
@@ -145,7 +145,7 @@ class Proposer:
 
     def _answer_known(self, number: int, trial: int, level: float) -> None:
         """A known architecture costs nothing: the trial is told what the ledger already knows."""
-        points = [point for point in self._ledger.points(self._search_id) if point.number == number]
+        points = self._ledger.points(self._search_id, number=number)
         if not points:
             self._study.fail(trial)
             return

@@ -13,6 +13,7 @@ from ..spaces.adopted import shelf
 from ..spaces.backbones import Adopted
 from ..spaces.errors import StoreError
 from ..spaces.space import Space
+from .inside import inside
 from .ledger.store import Ledger
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Storage:
 
     def search_folder(self, search_id: str) -> Path:
         """Artefacts of one search."""
-        return self.folder / "searches" / search_id
+        return inside(self.folder / "searches", search_id)
 
     def keep_data(self, data: Data) -> None:
         """Write the data, so that a resumed search has it whatever process resumes it."""
@@ -138,4 +139,4 @@ class Storage:
         return data
 
     def _data_file(self, data_id: str) -> Path:
-        return self.folder / "data" / f"{data_id}.npz"
+        return inside(self.folder / "data", f"{data_id}.npz")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +38,14 @@ class Assignment:
         signature: inputs and classes, as a mapping.
         book: latencies, as a mapping.
         decisions: decision schemes that policies may use.
-        evaluator: name of the evaluator of candidates that no cheaper one suits.
+        evaluator: name of the evaluator; one that gives the same of a candidate for less may take its place.
         epochs: full fidelity.
         rungs: epochs at which to report.
         seed: of every training.
         max_points: operating points a candidate.
         folder: the search's folder.
         threads: CPU threads a worker.
+        artefacts: URL below which candidates' folders go; None: below the folder.
     """
 
     arrays: Mapping[str, NDArray[np.generic]]
@@ -57,17 +59,22 @@ class Assignment:
     max_points: int
     folder: str
     threads: int = 1
+    artefacts: str | None = None
 
     def splits(self) -> Splits:
         """The visible splits."""
         parts = {
-            name: Part(
-                torch.from_numpy(self.arrays[f"{name}.x"].copy()),
-                torch.from_numpy(self.arrays[f"{name}.y"].copy()),
-            )
+            name: Part(_uncopied(self.arrays[f"{name}.x"]), _uncopied(self.arrays[f"{name}.y"]))
             for name in ("train", "calibrate", "tune", "certify")
         }
         return Splits(signature=Signature.from_mapping(self.signature, "signature"), **parts)
+
+
+def _uncopied(array: NDArray[np.generic]) -> torch.Tensor:
+    """The array itself: Ray keeps one for all workers of a node, and nobody may write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def arrays_of(splits: Splits) -> dict[str, NDArray[np.generic]]:
@@ -133,7 +140,7 @@ class Worker:
         curve: list[Mapping[str, float]] = []
         again = False
         if self._session is None:
-            chosen = evaluator_of(self._task.architecture, dearest=self._assignment.evaluator)
+            chosen = evaluator_of(self._task.architecture, self._assignment.evaluator)
             self._session = chosen.start(self._task, self._splits, self._book)
             curve.extend(self._session.history())
             # A death may have come between a rung and its report: report again, the first verdict stands.

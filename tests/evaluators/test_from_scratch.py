@@ -60,7 +60,7 @@ def test_every_evaluator_is_found_by_its_name() -> None:
         evaluator("from_scrach")
     assert str(caught.value) == (
         "search.evaluator: 'from_scrach' is not known; did you mean 'from_scratch'?"
-        " (known: from_scratch, frozen_backbone)"
+        " (known: from_scratch, frozen_backbone, nothing)"
     )
 
 
