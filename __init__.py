@@ -8,6 +8,7 @@ from .hardware.cuda import Cuda
 from .hardware.devices import DEVICES
 from .search.front_point import FrontPoint
 from .search.handle import Search
+from .search.placement import Cluster
 from .search.problem import Budget, Constraint, Problem, Strategy
 from .search.spec_file import load_spec
 from .service import SearchService
@@ -57,6 +58,7 @@ __all__ = [
     "METRICS",
     "Architecture",
     "Budget",
+    "Cluster",
     "CoarseUpdate",
     "Constraint",
     "Cpu",

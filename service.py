@@ -44,7 +44,7 @@ class SearchService:
         storage: folder for artefacts and, unless `database` says otherwise, for the ledger.
         database: URL of ledger, latency table and study, such as `postgresql://...`; None: SQLite in the folder.
         tracking: URI of MLflow; None: SQLite in the folder.
-        ray: address of a Ray cluster, or "auto"; None starts a small one here for each search.
+        ray: address of a Ray cluster, or "auto"; None: what the search says, or a small one here for each search.
 
     Raises:
         StoreError: if the folder cannot be written.
@@ -143,9 +143,13 @@ out = Console()
 err = Console(stderr=True)
 
 StorageOption = Annotated[str, typer.Option(help="Folder for results.", envvar="DYNARCH_STORAGE")]
-DatabaseOption = Annotated[str | None, typer.Option(help="Database URL; default: SQLite in the folder.")]
-TrackingOption = Annotated[str | None, typer.Option(help="MLflow URI; default: SQLite in the folder.")]
-RayOption = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'auto'.")]
+DatabaseOption = Annotated[
+    str | None, typer.Option(help="Database URL; default: SQLite in the folder.", envvar="DYNARCH_DATABASE")
+]
+TrackingOption = Annotated[
+    str | None, typer.Option(help="MLflow URI; default: SQLite in the folder.", envvar="DYNARCH_TRACKING")
+]
+RayOption = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'auto'.", envvar="DYNARCH_RAY")]
 IdArgument = Annotated[str | None, typer.Argument(help="Id of the search; default: the newest.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 

@@ -122,10 +122,12 @@ class AbstractSession(abc.ABC):
 class AbstractEvaluator(abc.ABC):
     """A way to find out what a candidate is worth; `name` says in every result which one it was.
 
-    A member is one file and one line in `EVALUATORS`.
+    A member is one file and one line in `EVALUATORS`. `leaves_networks` says whether a finished candidate has left a
+    network that the test split can be scored on.
     """
 
     name: ClassVar[str]
+    leaves_networks: ClassVar[bool] = True
 
     @abc.abstractmethod
     def start(self, task: Task, splits: Splits, book: LatencyBook) -> AbstractSession:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ..spaces.errors import UnknownNameError
 from .evaluator import AbstractEvaluator
 from .from_scratch import FromScratch
+from .nothing import Nothing
 
-EVALUATORS: tuple[AbstractEvaluator, ...] = (FromScratch(),)
+EVALUATORS: tuple[AbstractEvaluator, ...] = (FromScratch(), Nothing())
 
 
 def evaluator(name: str, path: str = "search.evaluator") -> AbstractEvaluator:

@@ -6,25 +6,30 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from ..evaluators.from_scratch import CHECKPOINT
-from ..evaluators.splits import sealed_test, visible_splits
+from ..evaluators.evaluators import evaluator
+from ..evaluators.from_scratch import CHECKPOINT, MANIFEST
+from ..evaluators.splits import visible_splits
 from ..hardware.book import LatencyBook
 from ..hardware.device import one_thread
+from ..hardware.elsewhere import Elsewhere
 from ..hardware.table import LatencyTable
-from ..hardware.turn import turn
 from ..spaces.errors import SearchBusyError
 from . import tune
+from .artefacts import Artefacts
+from .candidate import candidate_folder
 from .engine import Engine
+from .faraway import Faraway
 from .feasibility import check_feasible
+from .finale import Finale
+from .inside import inside
 from .lease import Lease
-from .ledger.entities import Evaluation
+from .ledger.entities import Evaluation, Point
 from .ledger.store import Ledger
-from .machine import Machines, drift_notes
-from .outcome import Examiner, score_front, single_exits, static_numbers, still_front, tune_front
 from .problem import Problem
 from .profiling import Profiler
 from .proposals import Proposer
@@ -32,7 +37,7 @@ from .records import Records
 from .recovery import close_orphans, sweep_checkpoints, unfinished_candidates
 from .report import FrontReport, write_report
 from .samplers import Study
-from .summary import Examined, Progress, build_report, ended_in_order, reference_of
+from .summary import Progress, ended_in_order, reference_of
 from .worker import Assignment, arrays_of
 
 BOOK, REPORT = "book.json", "report"
@@ -72,6 +77,7 @@ class Driver:
         study_url: database of the study.
         records: MLflow.
         folder: the search's folder, on storage that workers share.
+        table_url: of the table, for nodes that have a device.
         ray_address: of a cluster; None starts one here.
         watcher: told what goes on.
         clock: epoch seconds.
@@ -87,6 +93,7 @@ class Driver:
         study_url: str,
         records: Records,
         folder: Path,
+        table_url: str,
         ray_address: str | None = None,
         watcher: Watcher | None = None,
         clock: Callable[[], float] = time.time,
@@ -98,7 +105,12 @@ class Driver:
         self._table = table
         self._study_url = study_url
         self._records = records
-        self._ray_address = ray_address
+        self._ray_address = ray_address or problem.cluster.ray
+        self._far = any(isinstance(each, Elsewhere) for each in problem.devices.values())
+        base = problem.cluster.artefacts
+        self._artefacts_url = None if base is None else f"{base.rstrip('/')}/{search_id}"
+        self._artefacts = Artefacts(folder, self._artefacts_url)
+        self._faraway = Faraway(table_url, on_wait=lambda: self._note("measuring on another node", 0, 0))
         self._watch = watcher or (lambda event: None)
         self._clock = clock
         self._engine: Engine | None = None
@@ -136,6 +148,10 @@ class Driver:
                 raise
 
     def _run(self) -> FrontReport | None:
+        with tune.cluster(self._ray_address, cpus=self._cpus()) if self._far else nullcontext():
+            return self._from_profile_to_report()
+
+    def _from_profile_to_report(self) -> FrontReport | None:
         book, reference = self._profiled()
         if self._ended():
             return None
@@ -143,6 +159,10 @@ class Driver:
         self._records.start()
         reason = self._search(book, Progress(self.problem, reference))
         if self._ended():
+            return None
+        if not evaluator(self.problem.strategy.evaluator).leaves_networks:
+            self._ledger.set_status(self.search_id, "finished", reason=reason)
+            self._records.finish("finished")
             return None
         self._ledger.set_status(self.search_id, "scoring")
         report = self._examined(book, reason)
@@ -175,12 +195,14 @@ class Driver:
             book = LatencyBook.from_mapping(json.loads(file.read_text()))
             return book, tuple(record.hypervolume_reference or ())
         self._ledger.set_status(self.search_id, "profiling")
+        space, signature, seed = self.problem.space, self.problem.data.signature, self.problem.strategy.seed
         profiler = Profiler(
-            self.problem.space,
-            self.problem.data.signature,
+            space,
+            signature,
             self._table,
-            seed=self.problem.strategy.seed,
+            seed=seed,
             progress=self._note,
+            there=lambda device: self._faraway.pages(space, signature, device, seed=seed),
         )
         book, found = profiler.book(self.problem.devices)
         check_feasible(self.problem, found.costs, book)
@@ -226,6 +248,8 @@ class Driver:
             self._ended_candidate(evaluation, progress)
         if not engine.exhausted:
             with tune.cluster(self._ray_address, cpus=self._cpus()):
+                if self._ray_address is not None:
+                    tune.check_nodes(None if self._artefacts_url else str(self.folder.resolve()))
                 tune.run(engine, self._assignment(book, engine), self.folder / "tune")
         sweep_checkpoints(self.folder, ledger, self.search_id, checkpoint=CHECKPOINT)
         return engine.stop_reason or f"the budget of {problem.budget.trials} candidates is spent"
@@ -242,58 +266,52 @@ class Driver:
             signature=splits.signature.to_mapping(),
             book=book.to_mapping(),
             decisions=problem.space.decisions(),
-            evaluator="from_scratch",
+            evaluator=problem.strategy.evaluator,
             epochs=problem.budget.epochs,
             rungs=engine.rung_epochs,
             seed=problem.strategy.seed,
             max_points=problem.strategy.points,
             folder=str(self.folder.resolve()),
+            artefacts=self._artefacts_url,
         )
 
     def _ended_candidate(self, evaluation: Evaluation, progress: Progress) -> None:
-        points = []
+        points: tuple[Point, ...] = ()
         if evaluation.state == "finished":
-            points = [p for p in self._ledger.points(self.search_id) if p.number == evaluation.number]
+            points = self._ledger.points(self.search_id, number=evaluation.number)
             if evaluation.artefacts is not None:
-                (self.folder / evaluation.artefacts / CHECKPOINT).unlink(missing_ok=True)
+                inside(self.folder, evaluation.artefacts).joinpath(CHECKPOINT).unlink(missing_ok=True)
+        self._settle(evaluation)
         standing = progress.end(evaluation, points)
         counts, trials = standing.counts, self.problem.budget.trials
         self._records.candidate(evaluation, points)
         self._records.progress(standing, at=evaluation.finished_at or evaluation.created_at)
         self._watch(Event("searching", counts.total, trials, counts.stopped, counts.failed, standing.hypervolume))
 
+    def _settle(self, evaluation: Evaluation) -> None:
+        """Bring here what a candidate left at the URL, and leave nothing there that nobody needs."""
+        candidate = candidate_folder(evaluation.number)
+        if evaluation.state != "finished":
+            self._artefacts.remove(candidate)
+        elif not (self.folder / candidate / MANIFEST).exists():
+            self._artefacts.fetch(candidate, but=(CHECKPOINT,))
+            self._artefacts.remove(candidate, CHECKPOINT)
+
     # -- score ------------------------------------------------------------------------------------------
 
     def _examined(self, book: LatencyBook, reason: str) -> FrontReport:
         """Open the test split, now that nothing is left to choose."""
-        problem, ledger = self.problem, self._ledger
-        front = tune_front(problem, ledger, self.search_id)
-        ledger.mark_front(self.search_id, [(point.number, point.index) for point in front])
-        ledger.open_test(self.search_id, self._clock())
-        test = sealed_test(problem.data, problem.splits, problem.strategy.seed)
-        examiner = Examiner(problem, self.folder, book, test)
-        scored = score_front(ledger, self.search_id, front, examiner)
-        kept = still_front(problem, scored)
-        ledger.mark_front(self.search_id, kept)
-        static = [examiner.full(number) for number in static_numbers(ledger, self.search_id)]
-        single = single_exits(problem, examiner, sorted({number for number, _ in scored}))
-        with turn(on_wait=lambda holder: self._note(f"waiting for process {holder}, which measures", 0, 0)):
-            machines = Machines(problem.devices, book, self._table)
-            machines.look()
-            timed = examiner.measure([*scored.values(), *static, *single], self._note)
-            machines.look()
-        shifts = machines.shifts()
-        scored = dict(zip(scored, timed, strict=False))
-        ledger.record_measured(self.search_id, {key: each.measured for key, each in scored.items()})
-        static, single = timed[len(scored) : len(scored) + len(static)], timed[len(scored) + len(static) :]
-        examined = Examined(scored, frozenset(kept), static, single)
-        notes = [f"Why it ended: {reason}."]
-        if len(kept) < len(scored):
-            notes.append(f"{len(scored) - len(kept)} points fell off the front on unseen data.")
-        notes += sorted({note for each in scored.values() for note in each.point.notes})
-        notes += drift_notes(shifts)
-        seconds = self._clock() - ledger.search(self.search_id).created_at
-        return build_report(problem, ledger, self.search_id, examined, seconds=seconds, notes=notes, shifts=shifts)
+        finale = Finale(
+            self.problem,
+            self.search_id,
+            ledger=self._ledger,
+            table=self._table,
+            folder=self.folder,
+            faraway=self._faraway,
+            note=self._note,
+            clock=self._clock,
+        )
+        return finale.report(book, reason)
 
     def _note(self, what: str, done: int, total: int) -> None:
         """Called throughout every measurement, so it is there that one can be cut short."""

@@ -208,7 +208,7 @@ class Engine:
         self._ledger.mark_told(self.search_id, evaluation.number)
 
     def _tell_points(self, evaluation: Evaluation, trial: int) -> None:
-        rows = [p for p in self._ledger.points(self.search_id) if p.number == evaluation.number]
+        rows = self._ledger.points(self.search_id, number=evaluation.number)
         metrics = [numbers(row) for row in rows]
         own = at_level(evaluation.level, len(metrics))
         self._study.tell(trial, self.problem.values(metrics[own]), self.problem.excesses(metrics[own]))

@@ -274,6 +274,7 @@ class Search:
                     study_url=storage.study_url,
                     records=self._records(problem, ledger, warn),
                     folder=self.folder,
+                    table_url=storage.ledger_url,
                     ray_address=self._ray,
                     watcher=self._tell,
                 )

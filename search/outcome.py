@@ -25,6 +25,7 @@ from ..spaces.network import DynamicNetwork
 from ..spaces.policy import Policy
 from ..spaces.trace import dearest_usage, usage_row
 from .candidate import candidate_folder
+from .inside import inside
 from .ledger.entities import Point, PointKey
 from .ledger.store import Ledger
 from .problem import Problem
@@ -33,6 +34,7 @@ from .proposals import numbers
 TIMED_INPUTS = 100
 TIMED_ROUNDS = 10
 Progress = Callable[[str, int, int], None]
+Rows = Sequence[Mapping[str, float]]  # what `measure_routed` gives
 
 
 def tune_front(problem: Problem, ledger: Ledger, search_id: str) -> list[Point]:
@@ -140,12 +142,28 @@ class Examiner:
         """How many early exits a candidate has."""
         return self._candidate(number)[0].exits
 
-    def measure(self, scored: Sequence[Scored], progress: Progress | None = None) -> list[Scored]:
-        """The same, timed in routed mode on every device, on inputs of the test split."""
+    @property
+    def inputs(self) -> Tensor:
+        """Those that networks are timed on, `n x ...`."""
+        return self._test.x
+
+    def folders(self, scored: Sequence[Scored]) -> list[tuple[Path, Policy]]:
+        """Where the networks are, and how they are run."""
+        return [(inside(self._folder, candidate_folder(each.number)), each.point.policy) for each in scored]
+
+    def measure(
+        self, scored: Sequence[Scored], progress: Progress | None = None, *, known: Mapping[str, Rows] | None = None
+    ) -> list[Scored]:
+        """The same, timed in routed mode on every device, on inputs of the test split.
+
+        Args:
+            progress: told of every round.
+            known: what was timed already, by the name of the device.
+        """
         routed = [(self._candidate(each.number)[0], each.point.policy) for each in scored]
-        x, seed = self._test.x, self._problem.strategy.seed
+        x, seed, known = self._test.x, self._problem.strategy.seed, known or {}
         times = {
-            name: measure_routed(routed, x, device, seed=seed, progress=progress)
+            name: known[name] if name in known else measure_routed(routed, x, device, seed=seed, progress=progress)
             for name, device in self._problem.devices.items()
         }
         return [
@@ -159,7 +177,7 @@ class Examiner:
 
     def _candidate(self, number: int) -> tuple[DynamicNetwork, Costs]:
         if number not in self._loaded:
-            self._loaded[number] = load_candidate(self._folder / candidate_folder(number))
+            self._loaded[number] = load_candidate(inside(self._folder, candidate_folder(number)))
         return self._loaded[number]
 
     def _table(self, number: int, setting: Setting) -> ScoreTables:

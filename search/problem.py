@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..evaluators.data import EMBEDDED, FILES, Data, Reading, load_data
+from ..evaluators.evaluators import EVALUATORS
 from ..evaluators.metrics import MetricReference, metric_reference
 from ..evaluators.splits import SplitSpec, visible_splits, with_vocabulary
 from ..hardware.cpu import Cpu
@@ -16,9 +17,10 @@ from ..hardware.devices import device_from_dict, to_dict
 from ..spaces.errors import InfeasibleError, ShapeError, SpecError, UnknownNameError
 from ..spaces.space import Space
 from ..spaces.spec import AbstractSpec, require, require_name, require_range
+from .placement import Cluster
 
 SAMPLERS = ("tpe", "nsga2", "random")
-SECTIONS = ("search", "data", "space", "devices", "constraints", "budget")
+SECTIONS = ("search", "data", "space", "devices", "constraints", "budget", "cluster")
 
 
 @final
@@ -62,7 +64,8 @@ class Budget(AbstractSpec):
         epochs: epochs of a full training.
         minutes: wall clock for the search itself; what has not started by then is not started.
         workers: candidates trained at the same time.
-        cpus_per_worker, gpus_per_worker: what Ray reserves for each.
+        cpus_per_worker, gpus_per_worker: what Ray reserves for each; a share of a GPU is written as 0.25.
+        resources: of the nodes' custom resources, what Ray reserves for each.
     """
 
     trials: int = 24
@@ -71,6 +74,7 @@ class Budget(AbstractSpec):
     workers: int = 2
     cpus_per_worker: float = 1
     gpus_per_worker: float = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
         """Positive amounts."""
@@ -80,6 +84,10 @@ class Budget(AbstractSpec):
         require(self.minutes is None or self.minutes > 0, "minutes", f"must be above 0, but got {self.minutes}")
         require(self.cpus_per_worker > 0, "cpus_per_worker", f"must be above 0, but got {self.cpus_per_worker}")
         require(self.gpus_per_worker >= 0, "gpus_per_worker", f"must be 0 or more, got {self.gpus_per_worker}")
+        for name, amount in self.resources.items():
+            custom = name.lower() not in ("cpu", "gpu", "memory", "object_store_memory", "custom_resources")
+            require(custom, f"resources.{name}", "is none of the custom resources; use cpus_per_worker and the like")
+            require(amount > 0, f"resources.{name}", f"must be above 0, but got {amount}")
 
 
 @final
@@ -91,6 +99,8 @@ class Strategy(AbstractSpec):
         name: of the search, for people.
         seed: fixes everything that is random.
         sampler: `tpe`, `nsga2` or `random`.
+        evaluator: `from_scratch` trains every candidate on its own; `nothing` trains none, and so measures what the
+            search itself costs.
         rungs: whether weak candidates are stopped early (never one that holds a non-dominated point).
         first_rung, reduction: rungs are at `first_rung * reduction^i` epochs.
         points: most operating points kept of one candidate.
@@ -100,6 +110,7 @@ class Strategy(AbstractSpec):
     name: str = "search"
     seed: int = 0
     sampler: str = "tpe"
+    evaluator: str = "from_scratch"
     rungs: bool = True
     first_rung: int = 1
     reduction: int = 3
@@ -111,6 +122,7 @@ class Strategy(AbstractSpec):
         require(len(self.name.strip()) > 0, "name", "must not be empty")
         require_range("seed", self.seed, 0, 2**31 - 1)
         require_name("sampler", self.sampler, SAMPLERS)
+        require_name("evaluator", self.evaluator, tuple(member.name for member in EVALUATORS))
         require_range("first_rung", self.first_rung, 1, 100_000)
         require_range("reduction", self.reduction, 2, 10)
         require_range("points", self.points, 1, 256)
@@ -132,6 +144,7 @@ class Problem:
         budget: what may be spent.
         splits: shares of the data.
         strategy: how to search.
+        cluster: where candidates are trained, unless whoever launches the search says otherwise.
 
     Raises:
         SpecError, DataError: on the first mistake, with its place.
@@ -145,6 +158,7 @@ class Problem:
     budget: Budget = field(default_factory=Budget)
     splits: SplitSpec = field(default_factory=SplitSpec)
     strategy: Strategy = field(default_factory=Strategy)
+    cluster: Cluster = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -165,6 +179,7 @@ class Problem:
 
     def _check_kinds(self) -> None:
         kinds = {"space": Space, "budget": Budget, "splits": SplitSpec, "strategy": Strategy, "devices": Mapping}
+        kinds["cluster"] = Cluster
         for name, kind in kinds.items():
             value = getattr(self, name)
             require(isinstance(value, kind), name, f"must be a {kind.__name__}, but got {value!r}")
@@ -244,6 +259,7 @@ class Problem:
             "devices": {name: to_dict(device) for name, device in self.devices.items()},
             "constraints": [constraint.to_mapping() for constraint in self.constraints],
             "budget": self.budget.to_mapping(),
+            "cluster": self.cluster.to_mapping(),
         }
 
     @classmethod
@@ -251,7 +267,7 @@ class Problem:
         """Read a parsed TOML or JSON spec.
 
         Args:
-            mapping: sections `search`, `data`, `space`, `devices`, `constraints`, `budget`, each optional.
+            mapping: sections `search`, `data`, `space`, `devices`, `constraints`, `budget`, `cluster`, each optional.
             data: used instead of what the `data` section names.
             folder: relative files are looked up here.
         """
@@ -281,6 +297,7 @@ class Problem:
             budget=Budget.from_mapping(_section(mapping, "budget"), "budget"),
             splits=SplitSpec.from_mapping(section.get("splits", {}), "data.splits"),
             strategy=Strategy.from_mapping(search, "search"),
+            cluster=Cluster.from_mapping(_section(mapping, "cluster"), "cluster"),
         )
 
 

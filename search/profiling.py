@@ -15,6 +15,7 @@ from ..hardware.composition import PartCurve
 from ..hardware.correction import IDENTITY, Correction, fit
 from ..hardware.device import AbstractDevice, content_id
 from ..hardware.drift import refresh
+from ..hardware.elsewhere import Elsewhere
 from ..hardware.fresh_process import FreshProcess
 from ..hardware.inventory import Inventory, costs_of, inventory
 from ..hardware.measurables import places
@@ -45,6 +46,7 @@ class Profiler:
         seed: order of the visits, choice of the calibration networks.
         protocol: how long to measure, in each of two processes.
         progress: told of every visit.
+        there: measures a device that is on another node.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Profiler:
         seed: int,
         protocol: Protocol | None = None,
         progress: Progress | None = None,
+        there: Callable[[Elsewhere], DevicePages] | None = None,
     ) -> None:
+        self._there = there
         self._space = space
         self._signature = signature
         self._table = table
@@ -82,6 +86,8 @@ class Profiler:
         return LatencyBook({"table": told_pages(found, self._table, environment_id, batch=batch)})
 
     def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
+        if isinstance(device, Elsewhere) and self._there is not None:
+            return self._there(device)
         with turn(on_wait=lambda holder: self._tell(f"waiting for process {holder}, which measures", 0, 0)):
             return self._measured(device, found)
 

@@ -133,7 +133,7 @@ class Proposer:
             level=level,
             seed=strategy.seed,
             fidelity=budget.epochs,
-            evaluator="from_scratch",
+            evaluator=strategy.evaluator,
             created_at=self._clock(),
             optuna_trial=trial,
         )
@@ -144,7 +144,7 @@ class Proposer:
 
     def _answer_known(self, number: int, trial: int, level: float) -> None:
         """A known architecture costs nothing: the trial is told what the ledger already knows."""
-        points = [point for point in self._ledger.points(self._search_id) if point.number == number]
+        points = self._ledger.points(self._search_id, number=number)
         if not points:
             self._study.fail(trial)
             return

@@ -23,6 +23,7 @@ from ..hardware.inventory import Costs
 from ..spaces.architecture import Architecture
 from ..spaces.errors import DataError
 from .candidate import candidate_folder
+from .inside import inside
 from .ledger.store import Ledger
 from .problem import Problem
 
@@ -77,7 +78,7 @@ def retarget(problem: Problem, ledger: Ledger, search_id: str, folder: Path, boo
 def _points(
     problem: Problem, folder: Path, number: int, architecture: Architecture, book: LatencyBook
 ) -> list[Retargeted]:
-    home, seed = folder / candidate_folder(number), problem.strategy.seed
+    home, seed = inside(folder, candidate_folder(number)), problem.strategy.seed
     try:
         costs = Costs.from_mapping(json.loads((home / MANIFEST).read_text())["costs"])
     except (OSError, ValueError, KeyError) as error:

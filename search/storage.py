@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, final
 from ..evaluators.data import Data, restore_data, save_data
 from ..hardware.table import LatencyTable
 from ..spaces.errors import StoreError
+from .inside import inside
 from .ledger.store import Ledger
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Storage:
 
     def search_folder(self, search_id: str) -> Path:
         """Artefacts of one search."""
-        return self.folder / "searches" / search_id
+        return inside(self.folder / "searches", search_id)
 
     def keep_data(self, data: Data) -> None:
         """Write the data, so that a resumed search has it whatever process resumes it."""
@@ -128,4 +129,4 @@ class Storage:
         return data
 
     def _data_file(self, data_id: str) -> Path:
-        return self.folder / "data" / f"{data_id}.npz"
+        return inside(self.folder / "data", f"{data_id}.npz")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Assignment:
         max_points: operating points a candidate.
         folder: the search's folder.
         threads: CPU threads a worker.
+        artefacts: URL below which candidates' folders go; None: below the folder.
     """
 
     arrays: Mapping[str, NDArray[np.generic]]
@@ -56,17 +58,22 @@ class Assignment:
     max_points: int
     folder: str
     threads: int = 1
+    artefacts: str | None = None
 
     def splits(self) -> Splits:
         """The visible splits."""
         parts = {
-            name: Part(
-                torch.from_numpy(self.arrays[f"{name}.x"].copy()),
-                torch.from_numpy(self.arrays[f"{name}.y"].copy()),
-            )
+            name: Part(_uncopied(self.arrays[f"{name}.x"]), _uncopied(self.arrays[f"{name}.y"]))
             for name in ("train", "calibrate", "tune", "certify")
         }
         return Splits(signature=Signature.from_mapping(self.signature, "signature"), **parts)
+
+
+def _uncopied(array: NDArray[np.generic]) -> torch.Tensor:
+    """The array itself: Ray keeps one for all workers of a node, and nobody may write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def arrays_of(splits: Splits) -> dict[str, NDArray[np.generic]]:

@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from dynarch.search.tune.package import stage
+
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
@@ -61,6 +63,17 @@ def test_no_source_file_is_left_behind() -> None:
         shipped |= set(folder_of(package).glob("*.py"))
     present = {p for folder in shipped_folders() for p in folder.iterdir() if p.is_file()}
     assert sorted(str(p.relative_to(ROOT)) for p in present - shipped) == []
+
+
+def test_what_travels_to_other_nodes_is_what_the_wheel_holds(tmp_path: Path) -> None:
+    held = set[Path]().union(*data_files().values())
+    for package in SETUPTOOLS["packages"]:
+        held |= set(folder_of(package).glob("*.py"))
+    place = stage(tmp_path)
+    assert place == tmp_path / "dynarch"
+    assert {file.relative_to(place) for file in place.rglob("*") if file.is_file()} == {
+        p.relative_to(ROOT) for p in held
+    }
 
 
 def declared_requirements() -> list[Requirement]:

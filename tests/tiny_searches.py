@@ -289,8 +289,13 @@ def killing_workers(doomed: Callable[[], bool], *, most: int) -> Iterator[list[i
 
 def workers_of_this_process() -> list[psutil.Process]:
     """The processes in which the candidates of this process's searches are trained."""
+    return workers_below(psutil.Process())
+
+
+def workers_below(process: psutil.Process) -> list[psutil.Process]:
+    """The processes in which candidates are trained, among those that a process has started."""
     found = []
-    for each in psutil.Process().children(recursive=True):
+    for each in process.children(recursive=True):
         try:
             title = " ".join(each.cmdline())
             if title.startswith(("ray::_Evaluation", "ray::ResourceTrainable")):  # idle, at work

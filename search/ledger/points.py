@@ -20,9 +20,11 @@ _KEYS_A_QUERY = 500  # SQLite allows a limited number of parameters in one state
 class AbstractPointRecords(AbstractRecords):
     """The part of the ledger that keeps operating points."""
 
-    def points(self, search_id: str, *, front_only: bool = False) -> tuple[Point, ...]:
-        """The operating points of the search by evaluation and index, or those marked as its front."""
+    def points(self, search_id: str, *, number: int | None = None, front_only: bool = False) -> tuple[Point, ...]:
+        """The operating points of the search by evaluation and index, of one evaluation, or those of the front."""
         wanted = select(PointRow).filter_by(search_id=search_id)
+        if number is not None:
+            wanted = wanted.where(PointRow.number == number)
         if front_only:
             wanted = wanted.where(PointRow.front)
 

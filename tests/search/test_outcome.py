@@ -174,7 +174,7 @@ def driven() -> Iterator[Watched]:
                 assignments.append(assignment)
                 run_inline(engine, assignment)
 
-            patch.setattr("dynarch.search.driver.sealed_test", open_sealed)
+            patch.setattr("dynarch.search.finale.sealed_test", open_sealed)
             patch.setattr("dynarch.search.driver.tune.cluster", lambda address, *, cpus: nullcontext())
             patch.setattr("dynarch.search.driver.tune.run", run)
             patch.setattr("dynarch.search.outcome.TIMED_INPUTS", 8)
@@ -190,6 +190,7 @@ def driven() -> Iterator[Watched]:
                 study_url=f"sqlite:///{folder / 'study.db'}",
                 records=Records(_no_tracker, ledger, problem, ID, warn=lambda text: None),
                 folder=folder,
+                table_url=f"sqlite:///{folder / 'ledger.db'}",
             )
             report = driver.run()
         assert report is not None

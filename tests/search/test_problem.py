@@ -46,7 +46,7 @@ BAD: tuple[tuple[object, str], ...] = (
     (
         {"serach": {}},
         "serach: 'serach' is not known; did you mean 'search'?"
-        " (known: budget, constraints, data, devices, search, space)",
+        " (known: budget, cluster, constraints, data, devices, search, space)",
     ),
     ({"search": {"rungz": True}}, "search.rungz: 'rungz' is not known; did you mean 'rungs'?"),
     (
@@ -96,6 +96,13 @@ BAD: tuple[tuple[object, str], ...] = (
     ({"budget": {"minutes": float("nan")}}, "budget.minutes: input should be a finite number, but got nan"),
     ({"budget": {"workers": 0}}, "budget.workers: must be between 1 and 10000, but got 0"),
     ({"budget": {"cpus_per_worker": 0}}, "budget.cpus_per_worker: must be above 0, but got 0"),
+    ({"budget": {"resources": {"disk": 0}}}, "budget.resources.disk: must be above 0, but got 0.0"),
+    (
+        {"budget": {"resources": {"GPU": 1}}},
+        "budget.resources.GPU: is none of the custom resources; use cpus_per_worker and the like",
+    ),
+    ({"cluster": {"artefacts": "bucket"}}, "cluster.artefacts: must be a URL, but got 'bucket'"),
+    ({"cluster": {"ray": " "}}, "cluster.ray: must not be empty; leave it out instead"),
     ({"budget": {"gpus_per_worker": -1}}, "budget.gpus_per_worker: must be 0 or more, got -1"),
     (device(kind="cpu", batch=0), "devices.cpu.batch: must be an integer of at least 1, but got 0; use 1 if unsure"),
     ({"devices": {"a@b": {"kind": "cpu"}}}, "devices.a@b: the name of a device must not contain '@'"),

@@ -7,13 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dynarch import Problem, Recurrent, Residual, Space
+from dynarch import (
+    EarlyExit,
+    FrameSelection,
+    LayerSkipping,
+    Problem,
+    Recurrent,
+    Residual,
+    SkipUpdate,
+    Space,
+    TemporalExit,
+)
 from dynarch.evaluators.data import from_clips
 from dynarch.evaluators.splits import visible_splits
+from dynarch.evaluators.testing import made_up_book
+from dynarch.hardware.inventory import inventory
 from dynarch.search.spec_file import load_spec
 from dynarch.search.storage import Storage
-from dynarch.search.worker import Assignment, arrays_of
+from dynarch.search.worker import Assignment, Worker, arrays_of
 from dynarch.spaces.errors import SpecError
+from dynarch.spaces.scope import Chance, Scope
 from dynarch.spaces.signature import Signature
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -100,3 +113,42 @@ def test_the_examples_are_of_their_tasks() -> None:
         problem = load_spec(EXAMPLES / f"{name}.toml")
         assert problem.data.kind == kind
         assert problem.space.size(problem.data.signature) > 100
+
+
+SMALL = {
+    "digits": Space((Residual(width=(4,), depth=(1,)),), (EarlyExit(max_exits=1), LayerSkipping())),
+    "opinions": Space((Recurrent(),), (SkipUpdate(),)),
+    "drifts": Space((Recurrent(),), (FrameSelection(), TemporalExit())),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_nobody_writes_into_the_data_that_workers_share(tmp_path: Path, name: str) -> None:
+    """Where Ray keeps it, a write would end the process; here it goes into a copy of the page that was written to."""
+    problem = Problem(data=name, space=SMALL[name])
+    splits = visible_splits(problem.data, problem.splits, 0)
+    given = {key: array[:48] for key, array in arrays_of(splits).items()}
+    shared = {}
+    for key, array in given.items():
+        np.save(tmp_path / f"{key}.npy", array)
+        shared[key] = np.load(tmp_path / f"{key}.npy", mmap_mode="c")
+    found = inventory(problem.space, problem.data.signature, compaction=False)
+    assignment = Assignment(
+        arrays=shared,
+        signature=splits.signature.to_mapping(),
+        book=made_up_book(found.costs, {"cpu": 1}).to_mapping(),
+        decisions=problem.space.decisions(),
+        evaluator="from_scratch",
+        epochs=2,
+        rungs=(1,),
+        seed=0,
+        max_points=2,
+        folder=str(tmp_path),
+    )
+    worker = Worker(assignment)
+    for number in range(2):
+        chance = Chance(np.random.default_rng(number))
+        worker.assign(number, problem.space.sample(Scope(chance), problem.data.signature), f"candidates/{number:05d}")
+        assert [worker.step().state for _ in range(2)] == ["reading", "finished"]
+    for key, array in given.items():
+        assert np.array_equal(shared[key], array)

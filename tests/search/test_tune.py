@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 import ray
+from ray.tune import Tuner
 
 from dynarch import Budget, Problem, Search, SearchService
 from dynarch.search import tune
+from dynarch.search.tune import transport
 from dynarch.spaces.errors import StoreError
 from dynarch.tests.tiny_searches import (
     PATIENCE_SECONDS,
@@ -52,6 +56,14 @@ def test_auto_without_any_cluster_is_a_mistake_of_the_user() -> None:
         pytest.skip("another Ray cluster runs on this machine, so there is one to connect to")
     assert "\n" not in str(refused.value)
     assert not ray.is_initialized()
+
+
+def test_servers_of_a_cluster_that_is_started_here_listen_on_this_machine_alone() -> None:
+    with tune.cluster(None, cpus=1):
+        ours = psutil.Process().children(recursive=True)
+        listening = [each for process in ours for each in process.net_connections("tcp") if each.status == "LISTEN"]
+    assert len(listening) >= 2  # the raylet, the store of its state
+    assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} <= {"127.0.0.1", "::1"}
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +135,29 @@ def test_a_search_whose_time_is_up_ends_with_what_it_has(service: SearchService)
     assert report is not None
     assert (launched.status().state, launched.status().counts.total) == ("finished", 0)
     assert any("minutes is spent" in note for note in report.notes)
+
+
+# -- rounds ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_search_goes_through_rounds(service: SearchService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five candidates that train nothing, two a round: Tune begins three times, and each candidate is recorded once."""
+    monkeypatch.setattr(transport, "ROUND", 2)
+    monkeypatch.setattr(transport, "ROUNDS_PER_WORKER", 1)
+    begun: list[int] = []
+    fit = Tuner.fit
+
+    def listen(tuner: Tuner) -> object:
+        begun.append(1)
+        return fit(tuner)
+
+    monkeypatch.setattr(Tuner, "fit", listen)
+    problem = tiny_problem(trials=5, epochs=1, workers=1)
+    problem = replace(problem, strategy=replace(problem.strategy, evaluator="nothing"))
+    launched = service.launch(problem)
+    assert launched.wait(timeout=PATIENCE_SECONDS) is None
+    assert launched.status().state == "finished"
+    assert_recorded_once(service, launched.id, 5)
+    assert {each.evaluator for each in evaluations(service, launched.id)} == {"nothing"}
+    assert len(begun) == 3

@@ -1,4 +1,4 @@
-"""Ray Tune as transport: the only file that knows Ray.
+"""Ray Tune as transport.
 
 Tune places workers, retries those that die and carries messages. It decides nothing: candidates come from
 the engine, verdicts come from the engine, and what happened is in the ledger. So a search is never restored
@@ -8,20 +8,11 @@ by Tune; a resumed search is a new run of Tune over what the ledger says is left
 from __future__ import annotations
 
 import json
-import logging
-import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # results are in the ledger and in MLflow
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the service handles Ctrl-C
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which prints a banner whatever its verbosity
 
 import ray
 from ray import tune
@@ -29,50 +20,15 @@ from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from ..spaces.architecture import Architecture
-from ..spaces.errors import StoreError
-from .candidate import Candidate, Message
-from .engine import Engine
-from .worker import Assignment, Worker
+from ...spaces.architecture import Architecture
+from ..artefacts import Artefacts
+from ..candidate import Candidate, Message
+from ..engine import Engine
+from ..worker import Assignment, Worker
 
 RETRIES = 2  # of a worker that died, from its last checkpoint
-OBJECT_STORE_BYTES = 300 * 2**20
-
-
-@contextmanager
-def cluster(address: str | None, *, cpus: int) -> Iterator[None]:
-    """Connect to a Ray cluster; without an address, start a small one here and stop it afterwards.
-
-    Args:
-        address: None, "auto", or `ray://host:port`.
-        cpus: of the local cluster.
-
-    Raises:
-        StoreError: if there is no cluster at the address.
-    """
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    mine = False
-    if not ray.is_initialized():
-        try:
-            if address is None:
-                ray.init(
-                    address="local",
-                    num_cpus=cpus,
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    **quiet,
-                )
-            else:
-                ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(f"no Ray cluster at {address!r} ({reason}); start one or leave `ray` out") from None
-        mine = True
-    try:
-        yield
-    finally:
-        if mine:
-            ray.shutdown()
+ROUND = 1000  # candidates after which Tune begins anew, as it keeps all that it ever ran
+ROUNDS_PER_WORKER = 50  # so many at least, as workers that are done wait for the others at the end of a round
 
 
 def run(engine: Engine, assignment: Assignment, folder: Path) -> None:
@@ -84,14 +40,24 @@ def run(engine: Engine, assignment: Assignment, folder: Path) -> None:
         folder: where Tune keeps its own notes, which nobody needs afterwards.
     """
     budget = engine.problem.budget
-    resources = {"cpu": budget.cpus_per_worker, "gpu": budget.gpus_per_worker}
     shared = ray.put(assignment)
+    most = max(ROUND, ROUNDS_PER_WORKER * budget.workers)
+    while not engine.exhausted:
+        searcher = _EngineSearcher(engine, most)
+        _round(engine, searcher, shared, folder)
+        if not searcher.proposed:
+            return
+
+
+def _round(engine: Engine, searcher: _EngineSearcher, shared: Any, folder: Path) -> None:
+    budget = engine.problem.budget
+    resources = {"cpu": budget.cpus_per_worker, "gpu": budget.gpus_per_worker, **budget.resources}
     trainable = tune.with_resources(tune.with_parameters(_Evaluation, shared=[shared]), resources)
     with tempfile.TemporaryDirectory(prefix="tune-", dir=_made(folder.resolve())) as notes:
         tuner = Tuner(
             trainable,
             tune_config=TuneConfig(
-                search_alg=_EngineSearcher(engine),
+                search_alg=searcher,
                 scheduler=_EngineScheduler(engine),
                 num_samples=-1,
                 max_concurrent_trials=budget.workers,
@@ -120,7 +86,13 @@ class _Evaluation(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], shared: list[Any] | None = None) -> None:
         assert shared is not None
-        self._worker = Worker(ray.get(shared[0]))
+        assignment: Assignment = ray.get(shared[0])
+        self._own: tempfile.TemporaryDirectory[str] | None = None
+        if assignment.artefacts is not None:  # nobody else sees what is written here
+            self._own = tempfile.TemporaryDirectory(prefix="dynarch-candidates-")
+            assignment = replace(assignment, folder=self._own.name)
+        self._artefacts = Artefacts(Path(assignment.folder), assignment.artefacts)
+        self._worker = Worker(assignment)
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -129,6 +101,10 @@ class _Evaluation(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         message = self._worker.step()
+        if message.state == "failed":
+            self._artefacts.remove(self._folder)
+        else:
+            self._artefacts.send(self._folder)
         ended = message.state in ("finished", "failed")
         return {"message": json.dumps(message.to_mapping(), allow_nan=False), "done": ended}
 
@@ -140,24 +116,35 @@ class _Evaluation(tune.Trainable):  # type: ignore[misc]
 
     def _take(self, config: Mapping[str, Any]) -> None:
         architecture = Architecture.from_mapping(json.loads(config["architecture"]))
-        self._worker.assign(int(config["number"]), architecture, str(config["folder"]))
+        self._folder = str(config["folder"])
+        self._artefacts.fetch(self._folder)
+        self._worker.assign(int(config["number"]), architecture, self._folder)
+
+    def cleanup(self) -> None:
+        """Remove the folder that nobody else sees."""
+        if self._own is not None:
+            self._own.cleanup()
 
 
 @final
 class _EngineSearcher(Searcher):  # type: ignore[misc]
-    """Asks the engine. It has no metric and no mode: which values count is the engine's business."""
+    """Asks the engine, so many times at the most. It has no metric and no mode: which values count is the engine's
+    business."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, most: int) -> None:
         super().__init__()
+        self.proposed = 0
+        self._most = most
         self._engine = engine
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._engine.exhausted:
+        if self._engine.exhausted or self.proposed >= self._most:
             return str(Searcher.FINISHED)
         candidate = self._engine.propose()
         if candidate is None:
             return str(Searcher.FINISHED)
+        self.proposed += 1
         self._numbers[trial_id] = candidate.number
         return _config(candidate)
 
