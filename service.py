@@ -32,7 +32,7 @@ from .search.spec_file import load_spec
 from .search.storage import DEFAULT_STORAGE, Storage
 from .search.table_commands import app as table_app
 from .search.tracking_store import link, serve_command
-from .spaces.errors import DynarchError, SpecError
+from .spaces.errors import DynarchError, SpecError, StoreError
 from .spaces.space import Space
 
 
@@ -42,8 +42,8 @@ class SearchService:
 
     Args:
         storage: folder for artefacts and, unless `database` says otherwise, for the ledger.
-        database: URL of ledger, latency table and study, such as `postgresql://...`; None: SQLite in the folder.
-        tracking: URI of MLflow; None: SQLite in the folder.
+        database: URL of ledger, latency table, study and MLflow, such as `postgresql://...`; None: SQLite files.
+        tracking: URI of MLflow, if it is kept elsewhere.
         ray: address of a Ray cluster, or "auto"; None: what the search says, or a small one here for each search.
 
     Raises:
@@ -147,7 +147,7 @@ DatabaseOption = Annotated[
     str | None, typer.Option(help="Database URL; default: SQLite in the folder.", envvar="DYNARCH_DATABASE")
 ]
 TrackingOption = Annotated[
-    str | None, typer.Option(help="MLflow URI; default: SQLite in the folder.", envvar="DYNARCH_TRACKING")
+    str | None, typer.Option(help="MLflow URI; default: the database.", envvar="DYNARCH_TRACKING")
 ]
 RayOption = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'auto'.", envvar="DYNARCH_RAY")]
 IdArgument = Annotated[str | None, typer.Argument(help="Id of the search; default: the newest.")]
@@ -276,11 +276,12 @@ def profile(
 @app.command()
 def ui(
     storage: StorageOption = DEFAULT_STORAGE,
+    database: DatabaseOption = None,
     tracking: TrackingOption = None,
     port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 5000,
 ) -> None:
     """Serve the MLflow UI over the results, on this machine alone."""
-    service = SearchService(storage, tracking=tracking)
+    service = SearchService(storage, database=database, tracking=tracking)
     out.print(f"fronts: {service.ui_link(port)}", soft_wrap=True, highlight=False)
     raise typer.Exit(subprocess.call(service.ui_command(port)))
 
@@ -308,9 +309,12 @@ def _follow(service: SearchService, running: Search) -> None:
     try:
         report = running.wait(progress=True)
     except KeyboardInterrupt:
-        again = f"dynarch resume {running.id} --storage {service.storage.folder}"
-        err.print(f"interrupted, everything is saved; continue with: {again}", highlight=False, soft_wrap=True)
+        text = f"interrupted, everything is saved; continue with: {service.storage.resume_command(running.id)}"
+        err.print(text, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+    except StoreError as error:
+        hint = f"what is recorded is kept; continue with: {service.storage.resume_command(running.id)}"
+        raise StoreError(f"{error}; {hint}") from error
     if report is None:
         state = running.status()
         out.print(f"search {state.id} is {state.state}: {state.reason}", highlight=False)

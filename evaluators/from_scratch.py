@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ..hardware.book import LatencyBook
 from ..hardware.inventory import Costs, costs_of
@@ -20,6 +19,7 @@ from ..spaces.backbone import Signature
 from ..spaces.errors import DataError, EvaluationFailed, ShapeError, SpecError
 from ..spaces.network import DynamicNetwork
 from ..spaces.space import build
+from .atomic import replacing
 from .confidence import fit_confidence
 from .evaluator import AbstractEvaluator, AbstractSession, Outcome, Reading, Task
 from .knobs import LEVELS, settings_of
@@ -163,18 +163,16 @@ class FromScratch(AbstractEvaluator):
 
 def save_candidate(folder: Path, network: DynamicNetwork, costs: Costs) -> None:
     """Write weights and manifest, each atomically; no code, no pickle."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{WEIGHTS}.{os.getpid()}.partial"
-    save_file({name: tensor.cpu().contiguous() for name, tensor in unaliased(network).items()}, partial)
-    partial.replace(folder / WEIGHTS)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in unaliased(network).items()}
+    with replacing(folder / WEIGHTS) as stream:
+        stream.write(save(tensors))
     manifest = {
         "architecture": network.architecture.to_mapping(),
         "signature": network.signature.to_mapping(),
         "costs": costs.to_mapping(),
     }
-    text = folder / f"{MANIFEST}.{os.getpid()}.partial"
-    text.write_text(json.dumps(manifest, allow_nan=False))
-    text.replace(folder / MANIFEST)
+    with replacing(folder / MANIFEST) as stream:
+        stream.write(json.dumps(manifest, allow_nan=False).encode())
 
 
 def load_candidate(folder: Path) -> tuple[DynamicNetwork, Costs]:

@@ -8,7 +8,6 @@ again. Knobs change what the network computes, so there is one table for each se
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from torch.nn import functional
 from ..spaces.decisions import DECISIONS
 from ..spaces.errors import DataError
 from ..spaces.network import DynamicNetwork
+from .atomic import replacing
 from .splits import Part
 
 Setting = tuple[tuple[str, float], ...]
@@ -102,11 +102,8 @@ class ScoreTables:
             arrays |= {f"{number}.score.{name}": values for name, values in table.scores.items()}
             arrays |= {f"{number}.usage.{name}": values for name, values in table.usage.items()}
             arrays[f"{number}.predictions"] = table.predictions
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as stream:
+        with replacing(file) as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-        partial.replace(file)
 
     @classmethod
     def load(cls, file: Path) -> ScoreTables:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -23,6 +23,7 @@ from ..spaces.resource import ResourceTarget
 from ..spaces.space import build, recipe_of
 from ..spaces.step import Simulation
 from ..spaces.teacher import teacher_of
+from .atomic import replacing
 from .augmentation import augment
 from .confidence import confidence_loss
 from .splits import Part, Splits
@@ -184,10 +185,10 @@ class TrainingRun:
 
     def save(self, file: Path) -> None:
         """Write a checkpoint atomically: a reader sees the old one or the new one, never half of one."""
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(self._state(), partial)
-        partial.replace(file)
+        written = io.BytesIO()  # torch writes files on its own, and says no more than that it could not
+        torch.save(self._state(), written)
+        with replacing(file) as stream:
+            stream.write(written.getvalue())
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 from ..evaluators.operating import OperatingPoint
 from ..spaces.architecture import Architecture
 
-State = Literal["training", "reading", "finished", "failed"]
+State = Literal["training", "reading", "finished", "failed", "blocked"]
+LAST: Final = ("finished", "failed", "blocked")  # after which a worker says nothing more of a candidate
 
 
 @final
@@ -40,14 +41,15 @@ class Message:
 
     Args:
         number: the candidate.
-        state: `training` (nothing to decide), `reading` (a rung), `finished` or `failed`.
+        state: `training` (nothing to decide), `reading` (a rung), `finished`, `failed`, or `blocked`: its folder
+            cannot be written, so that nobody else could go on either.
         epoch: epochs done.
         seconds: spent on this step.
         points: operating points so far; final ones if finished.
         certified: accuracy of the final points on the certify split.
         curve: plot rows since the last message.
         summary: about a finished candidate as a whole.
-        cause: of a failure.
+        cause: of a failure, or of being blocked.
     """
 
     number: int

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .driver import Event
+from .events import Event
 
 SEARCHING = "searching"
 

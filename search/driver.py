@@ -6,11 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import final
 
+from ..evaluators.atomic import cannot_be_written, replacing
 from ..evaluators.evaluators import evaluator
 from ..evaluators.from_scratch import CHECKPOINT, MANIFEST
 from ..evaluators.splits import visible_splits
@@ -18,52 +18,30 @@ from ..hardware.book import LatencyBook
 from ..hardware.device import one_thread
 from ..hardware.elsewhere import Elsewhere
 from ..hardware.table import LatencyTable
-from ..spaces.errors import SearchBusyError
+from ..spaces.errors import SearchBusyError, StoreError
 from . import tune
 from .artefacts import Artefacts
 from .candidate import candidate_folder
 from .engine import Engine
+from .events import Event, Watcher
 from .faraway import Faraway
 from .feasibility import check_feasible
 from .finale import Finale
-from .inside import inside
 from .lease import Lease
 from .ledger.entities import Evaluation, Point
 from .ledger.store import Ledger
+from .outage import PATIENCE_SECONDS, Outage
 from .problem import Problem
 from .profiling import Profiler
 from .proposals import Proposer
 from .records import Records
-from .recovery import close_orphans, sweep_checkpoints, unfinished_candidates
+from .recovery import NOTES, reconcile_study, sweep, unfinished_candidates
 from .report import FrontReport, write_report
 from .samplers import Study
 from .summary import Progress, ended_in_order, reference_of
 from .worker import Assignment, arrays_of
 
 BOOK, REPORT = "book.json", "report"
-
-
-@final
-@dataclass(frozen=True)
-class Event:
-    """Something a watcher may want to show.
-
-    Args:
-        phase: what is going on.
-        done, total: how far; `total` is 0 if unknown.
-        stopped, failed: candidates that ended so.
-        hypervolume: share of the reference box.
-    """
-
-    phase: str
-    done: int = 0
-    total: int = 0
-    stopped: int = 0
-    failed: int = 0
-    hypervolume: float | None = None
-
-
-Watcher = Callable[[Event], None]
 
 
 @final
@@ -81,6 +59,7 @@ class Driver:
         ray_address: of a cluster; None starts one here.
         watcher: told what goes on.
         clock: epoch seconds.
+        patience_seconds: how long a database that went away is waited for.
     """
 
     def __init__(
@@ -97,6 +76,7 @@ class Driver:
         ray_address: str | None = None,
         watcher: Watcher | None = None,
         clock: Callable[[], float] = time.time,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.problem = problem
         self.search_id = search_id
@@ -114,8 +94,12 @@ class Driver:
         self._watch = watcher or (lambda event: None)
         self._clock = clock
         self._engine: Engine | None = None
+        self._began_at: float | None = None
         self._stopping = threading.Event()
         self._lease = Lease(ledger, search_id, on_stop=self._stop, clock=clock)
+        self._outage = Outage(
+            self._lease.beat, self._progress_made, stopping=self._stopping, patience_seconds=patience_seconds
+        )
 
     def interrupt(self) -> None:
         """End soon, with everything saved; a resume continues."""
@@ -129,23 +113,57 @@ class Driver:
     def run(self) -> FrontReport | None:
         """From wherever the search is to its report; None if it was interrupted or cancelled.
 
+        A store that fails on the way is waited for, and then all is begun again from what the ledger says.
+
         Raises:
             SearchBusyError: if another live driver holds the search.
             InfeasibleError: if nothing in the space can meet the constraints.
-            StoreError: if a store fails.
+            StoreError: if a store goes on failing; everything recorded is kept, and a resume continues.
         """
         with self._lease, one_thread():
             try:
-                return self._run()
+                while True:
+                    try:
+                        return self._run()
+                    except OSError as error:
+                        if not cannot_be_written(error):
+                            raise
+                        self._wait(StoreError(f"{self.folder} cannot be written ({error.strerror}); make room for it"))
+                    except StoreError as error:
+                        self._wait(error)
             except _Stopped:
                 self._ended()
                 return None
-            except BaseException as error:
-                if not isinstance(error, SearchBusyError):
-                    reason = str(error) or type(error).__name__
-                    self._ledger.set_status(self.search_id, "failed", reason=reason)
-                    self._records.finish("failed")
+            except SearchBusyError:
                 raise
+            except BaseException as error:
+                self._failed(error)
+                raise
+
+    def _wait(self, error: StoreError) -> None:
+        """Until the ledger can be written again; raises the error if that is in vain."""
+        self._watch(Event(f"waiting, as a store failed: {error}"))
+        self._outage.wait(error)
+        if self._lease.lost is not None:
+            raise self._lease.lost
+
+    def _progress_made(self) -> object:
+        """Changes whenever the search gets on."""
+        record = self._ledger.search(self.search_id)
+        ended = [(each.state, each.attempts) for each in self._ledger.evaluations(self.search_id) if each.terminal]
+        return record.status, record.test_opened_at, len(ended)
+
+    def _failed(self, error: BaseException) -> None:
+        """Write down why it ended, where that can be written."""
+        reason = str(error) or type(error).__name__
+        with suppress(StoreError):
+            if isinstance(error, StoreError):
+                reason = f"{reason}; resume continues it"
+                self._ledger.set_status(self.search_id, "interrupted", reason=reason)
+                self._records.finish("stopped")
+            else:
+                self._ledger.set_status(self.search_id, "failed", reason=reason)
+                self._records.finish("failed")
 
     def _run(self) -> FrontReport | None:
         with tune.cluster(self._ray_address, cpus=self._cpus()) if self._far else nullcontext():
@@ -210,10 +228,8 @@ class Driver:
         self._ledger.set_hypervolume_reference(self.search_id, reference)
         _, pages = book.first
         self._ledger.set_table(self.search_id, pages.table_version, correction_id=pages.correction.correction_id)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(book.to_mapping(), allow_nan=False))
-        partial.replace(file)
+        with replacing(file) as stream:
+            stream.write(json.dumps(book.to_mapping(), allow_nan=False).encode())
         return book, reference
 
     # -- search -----------------------------------------------------------------------------------------
@@ -221,6 +237,7 @@ class Driver:
     def _search(self, book: LatencyBook, progress: Progress) -> str:
         problem, ledger = self.problem, self._ledger
         strategy = problem.strategy
+        self._began_at = self._began_at or self._clock()  # an outage does not give the budget's minutes back
         study = Study(
             self._study_url,
             self.search_id,
@@ -228,7 +245,8 @@ class Driver:
             sampler=strategy.sampler,
             seed=strategy.seed,
         )
-        close_orphans(study, ledger, self.search_id)
+        reconcile_study(study, ledger, problem, self.search_id)
+        sweep(self.folder, ledger, self.search_id, checkpoint=CHECKPOINT)
         proposer = Proposer(problem, self.search_id, ledger=ledger, study=study, book=book, clock=self._clock)
         engine = Engine(
             problem,
@@ -239,6 +257,7 @@ class Driver:
             pending=unfinished_candidates(ledger, self.search_id),
             on_end=lambda evaluation: self._ended_candidate(evaluation, progress),
             clock=self._clock,
+            began_at=self._began_at,
         )
         self._engine = engine
         if self._stopping.is_set():
@@ -250,8 +269,10 @@ class Driver:
             with tune.cluster(self._ray_address, cpus=self._cpus()):
                 if self._ray_address is not None:
                     tune.check_nodes(None if self._artefacts_url else str(self.folder.resolve()))
-                tune.run(engine, self._assignment(book, engine), self.folder / "tune")
-        sweep_checkpoints(self.folder, ledger, self.search_id, checkpoint=CHECKPOINT)
+                tune.run(engine, self._assignment(book, engine), self.folder / NOTES)
+        sweep(self.folder, ledger, self.search_id, checkpoint=CHECKPOINT)
+        if engine.blocked is not None:
+            raise StoreError(f"{engine.blocked}; make room for {self.folder}")
         return engine.stop_reason or f"the budget of {problem.budget.trials} candidates is spent"
 
     def _cpus(self) -> int:
@@ -259,7 +280,7 @@ class Driver:
         return max(1, round(budget.workers * budget.cpus_per_worker))
 
     def _assignment(self, book: LatencyBook, engine: Engine) -> Assignment:
-        problem = self.problem
+        problem, minutes = self.problem, self.problem.budget.candidate_minutes
         splits = visible_splits(problem.data, problem.splits, problem.strategy.seed)
         return Assignment(
             arrays=arrays_of(splits),
@@ -273,14 +294,14 @@ class Driver:
             max_points=problem.strategy.points,
             folder=str(self.folder.resolve()),
             artefacts=self._artefacts_url,
+            limit_seconds=None if minutes is None else 60 * minutes,
         )
 
     def _ended_candidate(self, evaluation: Evaluation, progress: Progress) -> None:
         points: tuple[Point, ...] = ()
         if evaluation.state == "finished":
             points = self._ledger.points(self.search_id, number=evaluation.number)
-            if evaluation.artefacts is not None:
-                inside(self.folder, evaluation.artefacts).joinpath(CHECKPOINT).unlink(missing_ok=True)
+        (self.folder / candidate_folder(evaluation.number) / CHECKPOINT).unlink(missing_ok=True)
         self._settle(evaluation)
         standing = progress.end(evaluation, points)
         counts, trials = standing.counts, self.problem.budget.trials

@@ -37,6 +37,7 @@ class Engine:
         pending: candidates that an earlier driver left unfinished; they come first.
         on_end: called after a candidate's end is committed and told; MLflow hangs here.
         clock: epoch seconds.
+        began_at: from when the budget's minutes count; None: from now.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class Engine:
         pending: Iterable[Candidate] = (),
         on_end: Callable[[Evaluation], None],
         clock: Callable[[], float] = time.time,
+        began_at: float | None = None,
     ) -> None:
         self.problem = problem
         self.search_id = search_id
         self.stop_reason: str | None = None
+        self.blocked: str | None = None
         self._halted = False
         self._ledger = ledger
         self._study = study
@@ -70,7 +73,8 @@ class Engine:
         self._protected = {each.id for each in problem.space.baselines(problem.data.signature)}
         self._rungs = rebuilt_rungs(problem, ledger, search_id)
         minutes = problem.budget.minutes
-        self._deadline = None if minutes is None else clock() + 60 * minutes
+        began_at = clock() if began_at is None else began_at
+        self._deadline = None if minutes is None else began_at + 60 * minutes
 
     @property
     def rung_epochs(self) -> tuple[int, ...]:
@@ -153,6 +157,9 @@ class Engine:
             elif message.state == "failed":
                 self._collect(message)
                 self._end(number, "failed", epochs=message.epoch, cause=message.cause or "unknown")
+            elif message.state == "blocked":
+                self.blocked = message.cause or "the search's folder cannot be written"
+                self.stop(self.blocked)
             # Anything else was interrupted: it stays open in the ledger, and a resume continues it.
             self._live.pop(number, None)
 

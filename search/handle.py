@@ -18,7 +18,8 @@ from ..spaces.errors import SearchBusyError, SpecError, StoreError
 from ..spaces.policy import Policy
 from .candidate import candidate_folder
 from .display import Display
-from .driver import REPORT, Driver, Event, Watcher
+from .driver import REPORT, Driver
+from .events import Event, Watcher
 from .front_point import FrontPoint
 from .lease import release_if_dead
 from .ledger.entities import Counts, Point
@@ -271,7 +272,7 @@ class Search:
                     self.id,
                     ledger=ledger,
                     table=table,
-                    study_url=storage.study_url,
+                    study_url=storage.open_study_url(),
                     records=self._records(problem, ledger, warn),
                     folder=self.folder,
                     table_url=storage.ledger_url,

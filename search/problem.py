@@ -63,6 +63,7 @@ class Budget(AbstractSpec):
         trials: candidates.
         epochs: epochs of a full training.
         minutes: wall clock for the search itself; what has not started by then is not started.
+        candidate_minutes: wall clock of one attempt at a candidate; one that takes longer is ended and has failed.
         workers: candidates trained at the same time.
         cpus_per_worker, gpus_per_worker: what Ray reserves for each; a share of a GPU is written as 0.25.
         resources: of the nodes' custom resources, what Ray reserves for each.
@@ -71,6 +72,7 @@ class Budget(AbstractSpec):
     trials: int = 24
     epochs: int = 9
     minutes: float | None = None
+    candidate_minutes: float | None = None
     workers: int = 2
     cpus_per_worker: float = 1
     gpus_per_worker: float = 0
@@ -81,7 +83,9 @@ class Budget(AbstractSpec):
         require_range("trials", self.trials, 1, 1_000_000)
         require_range("epochs", self.epochs, 1, 100_000)
         require_range("workers", self.workers, 1, 10_000)
-        require(self.minutes is None or self.minutes > 0, "minutes", f"must be above 0, but got {self.minutes}")
+        for name in ("minutes", "candidate_minutes"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, f"must be above 0, but got {value}")
         require(self.cpus_per_worker > 0, "cpus_per_worker", f"must be above 0, but got {self.cpus_per_worker}")
         require(self.gpus_per_worker >= 0, "gpus_per_worker", f"must be 0 or more, got {self.gpus_per_worker}")
         for name, amount in self.resources.items():

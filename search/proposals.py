@@ -10,7 +10,7 @@ import numpy as np
 
 from ..hardware.book import LatencyBook
 from ..spaces.architecture import Architecture
-from ..spaces.scope import Chance, Scalar, Scope
+from ..spaces.scope import Chance, Scalar, Scope, Suggester
 from .candidate import Candidate
 from .feasibility import hopeless
 from .ledger.entities import Point
@@ -32,6 +32,16 @@ def numbers(point: Point) -> dict[str, float]:
 def at_level(level: float, count: int) -> int:
     """Which of `count` points, sorted by latency, belongs to an operating level in `[0, 1]`."""
     return round(level * (count - 1))
+
+
+def answered(suggester: Suggester, problem: Problem, architecture: Architecture) -> float:
+    """Ask what this architecture was asked, static ones the backbone's questions alone; the operating level."""
+    scope, signature = Scope(suggester), problem.data.signature
+    if architecture.families:
+        problem.space.sample(scope, signature)
+    else:
+        problem.space.sample_static(scope, signature)
+    return scope.number(LEVEL, 0.0, 1.0)
 
 
 @final
@@ -65,7 +75,7 @@ class Proposer:
         self._clock = clock
         evaluations = ledger.evaluations(search_id)
         self._known = {evaluation.architecture_id: evaluation.number for evaluation in evaluations}
-        self._questions = sum(not trial.extra for trial in study.trials())
+        self._questions = sum(not trial.extra and not trial.orphan for trial in study.trials())
         self.asked = len(evaluations)
         static = problem.space.baselines(problem.data.signature)
         self._baselines = [architecture for architecture in static if architecture.id not in self._known]
@@ -107,12 +117,9 @@ class Proposer:
     def _ask_baseline(self, architecture: Architecture) -> tuple[Architecture, int, float]:
         """A static network, as a trial with the backbone's parameters alone."""
         self._questions += 1
-        space, signature = self._problem.space, self._problem.data.signature
-        fixed = space.static_params(architecture, signature)
+        fixed = self._problem.space.static_params(architecture, self._problem.data.signature)
         asked = self._study.ask(self._questions, fixed={**fixed, LEVEL: 1.0})
-        scope = Scope(asked.suggester)
-        space.sample_static(scope, signature)
-        return architecture, asked.number, scope.number(LEVEL, 0.0, 1.0)
+        return architecture, asked.number, answered(asked.suggester, self._problem, architecture)
 
     def _record(self, architecture: Architecture, trial: int, level: float) -> Candidate | None:
         """A new candidate, unless it is known or cannot be on any front."""

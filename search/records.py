@@ -56,7 +56,7 @@ class Records:
         self._tracker: MLflowTracker | None = None
         self._parent: str | None = None
         self._clock = clock
-        self._away = self._missed = False
+        self._away = self._missed = self._catching_up = False
         self._ask_again_at = 0.0
 
     def start(self) -> None:
@@ -64,16 +64,22 @@ class Records:
         self._guarded(self._open)
 
     def candidate(self, evaluation: Evaluation, points: Sequence[Point]) -> None:
-        """Write how a candidate ended, once."""
+        """Write how a candidate ended, once; and what was missed before, if MLflow answers again."""
         if evaluation.logged:
             return
+        # After a death the run may be there although the ledger does not know; a fresh one cannot be.
+        self._write(evaluation, points, maybe_exists=evaluation.attempts > 1 or evaluation.told)
+        if self._missed and not self._away and not self._catching_up:
+            self.catch_up()
+
+    def _write(
+        self, evaluation: Evaluation, points: Sequence[Point], *, maybe_exists: bool, replace: bool = False
+    ) -> None:
         run = candidate_run(self._problem, evaluation, points)
 
         def write(tracker: MLflowTracker, parent: str) -> None:
-            # After a death the run may be there although the ledger does not know; a fresh one cannot be.
-            known = evaluation.attempts > 1 or evaluation.told
-            run_id = tracker.log_candidate(parent, run, maybe_exists=known)
-            self._ledger.mark_logged(self._search_id, evaluation.number, run_id)
+            run_id = tracker.log_candidate(parent, run, maybe_exists=maybe_exists)
+            self._ledger.mark_logged(self._search_id, evaluation.number, run_id, replace=replace)
 
         self._with_parent(write)
 
@@ -103,16 +109,35 @@ class Records:
         if reference is None:  # nothing can have ended before it was known
             return waited
         progress = Progress(self._problem, reference)
-        for evaluation, points in ended_in_order(self._ledger, self._search_id):
-            waited += not evaluation.logged
-            self.candidate(evaluation, points)
-            self.progress(progress.end(evaluation, points), at=evaluation.finished_at or evaluation.created_at)
+        self._missed, self._catching_up = False, True
+        try:
+            for evaluation, points in ended_in_order(self._ledger, self._search_id):
+                waited += not evaluation.logged
+                self.candidate(evaluation, points)
+                self.progress(progress.end(evaluation, points), at=evaluation.finished_at or evaluation.created_at)
+        finally:
+            self._catching_up = False
         return waited
+
+    def reconcile(self) -> None:
+        """Leave one run for each candidate that ended, and none open: what is missing or was cut short is written."""
+        ended = {each.number: (each, points) for each, points in ended_in_order(self._ledger, self._search_id)}
+        states = {number: evaluation.state for number, (evaluation, _) in ended.items()}
+        wanting: list[int] = []
+
+        def compare(tracker: MLflowTracker, parent: str) -> None:
+            found = tracker.reconcile(self._search_id, states)  # type: ignore[arg-type]
+            wanting.extend(found.missing + found.ended)
+
+        self._with_parent(compare)
+        for number in wanting:
+            self._write(*ended[number], maybe_exists=True, replace=True)
 
     def report(self, report: FrontReport, files: Mapping[str, Path]) -> None:
         """The front: pictures, tables, tags of its members; and whatever could not be written before."""
         if self._missed:
             self.catch_up()
+        self.reconcile()
         members = {row.number for row in report.rows if row.front}
         metrics = {"front_points": float(sum(row.front for row in report.rows))}
         if report.latency_error is not None:
@@ -152,7 +177,11 @@ class Records:
             key: str(value) for key, value in spec["search"].items()
         }
         self._parent = self._tracker.start(
-            self._search_id, self._problem.strategy.name, json.dumps(spec, indent=2), params
+            self._search_id,
+            self._problem.strategy.name,
+            json.dumps(spec, indent=2),
+            params,
+            known=self._ledger.search(self._search_id).mlflow_run_id,
         )
         self._ledger.set_tracking(self._search_id, self._parent)
 

@@ -16,14 +16,16 @@ from typing import Any, cast, final
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from ..hardware.database import DATABASE_ERRORS
+from ..hardware.database import DATABASE_ERRORS, guest_options
 from ..spaces.errors import StoreError, UnknownNameError
 from ..spaces.scope import Scalar, Suggester
 
 LEVEL = "level"
+CANDIDATE, EXTRA, ORPHAN = "candidate", "extra", "orphan"  # attributes of a trial
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
@@ -61,12 +63,20 @@ class Asked:
 @final
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as the study keeps it."""
+    """A trial as the study keeps it.
+
+    Args:
+        state: "waiting", "running", "complete", "pruned" or "fail".
+        candidate: which one it stands for.
+        extra: whether it is another point of a candidate that has a trial.
+        orphan: whether it was asked for and came to nothing, as somebody died; it does not count as a question.
+    """
 
     number: int
-    state: str  # "running", "complete", "pruned" or "fail"
+    state: str
     candidate: int | None
     extra: bool
+    orphan: bool = False
 
 
 @final
@@ -93,30 +103,49 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with _errors():
             self._study = optuna.create_study(
-                storage=url,
+                storage=RDBStorage(url, engine_kwargs=guest_options(url)),
                 study_name=name,
                 directions=[StudyDirection[direction.upper()] for direction in directions],
                 sampler=make_sampler(sampler, seed),
                 load_if_exists=True,
             )
 
-    def ask(self, question: int, *, fixed: Mapping[str, Scalar] | None = None) -> Asked:
+    def ask(self, question: int, *, fixed: Mapping[str, Scalar] | None = None, candidate: int | None = None) -> Asked:
         """Begin a trial; `fixed` answers some of its questions beforehand.
 
         Args:
             question: its number in the search, which seeds the sampler.
+            fixed: answers by name.
+            candidate: which one it stands for, if that is known already.
         """
         with _errors():
             if fixed is not None:
-                self._study.enqueue_trial(dict(fixed))
+                marks = None if candidate is None else {CANDIDATE: candidate}
+                self._study.enqueue_trial(dict(fixed), user_attrs=marks)
             self._study.sampler = make_sampler(self._sampler, (self._seed * 1_000_003 + question) % 2**31)
             trial = self._study.ask()
             return Asked(trial.number, _Suggester(trial))
 
+    def disown(self) -> int:
+        """Fail what was queued and never begun, as its asker died in between; how many there were."""
+        count = 0
+        with _errors():
+            while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                self.orphan(self._study.ask().number)
+                count += 1
+        return count
+
+    def orphan(self, number: int) -> None:
+        """End a trial that came to nothing; its question is asked again."""
+        with _errors():
+            if self._state(number) == TrialState.RUNNING:
+                self._trial(number).set_user_attr(ORPHAN, True)
+                self._study.tell(number, state=TrialState.FAIL)
+
     def attach(self, number: int, candidate: int) -> None:
         """Say which candidate a trial stands for."""
         with _errors():
-            self._trial(number).set_user_attr("candidate", candidate)
+            self._trial(number).set_user_attr(CANDIDATE, candidate)
 
     def tell(self, number: int, values: Sequence[float], constraints: Mapping[str, float]) -> None:
         """Complete a trial; constraints are kept at zero or below. A finished trial is left as it is."""
@@ -154,7 +183,7 @@ class Study:
                     distributions=origin.distributions,
                     values=list(values),
                     constraints=dict(constraints) or None,
-                    user_attrs={"extra": True, "candidate": origin.user_attrs.get("candidate")},
+                    user_attrs={EXTRA: True, CANDIDATE: origin.user_attrs.get(CANDIDATE)},
                 )
             )
 
@@ -199,7 +228,11 @@ class _Suggester:
 def _record(trial: FrozenTrial) -> TrialRecord:
     attributes = trial.user_attrs
     return TrialRecord(
-        trial.number, trial.state.name.lower(), attributes.get("candidate"), bool(attributes.get("extra"))
+        number=trial.number,
+        state=trial.state.name.lower(),
+        candidate=attributes.get(CANDIDATE),
+        extra=bool(attributes.get(EXTRA)),
+        orphan=bool(attributes.get(ORPHAN)),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from ..evaluators.data import Data, restore_data, save_data
+from ..hardware.database import guest_url, prepare_guest
 from ..hardware.table import LatencyTable
 from ..spaces.errors import StoreError
 from .inside import inside
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_STORAGE = "dynarch-results"
 EXPERIMENT = "dynarch"  # of MLflow
+# In one PostgreSQL database each has a schema of its own, as both want a table called `alembic_version`.
+STUDY_SCHEMA, TRACKING_SCHEMA = "dynarch_optuna", "dynarch_mlflow"
 
 
 @final
@@ -27,8 +30,8 @@ class Storage:
 
     Args:
         folder: artefacts of searches; every worker must see it.
-        database: URL of ledger, latency table and study; None: SQLite files in the folder.
-        tracking: URI of MLflow; None: an SQLite file in the folder.
+        database: URL of ledger, latency table, study and MLflow; None: SQLite files in the folder.
+        tracking: URI of MLflow, if it is kept elsewhere.
     """
 
     folder: Path
@@ -67,15 +70,16 @@ class Storage:
 
     @property
     def study_url(self) -> str:
-        """Optuna's study, which keeps its own version table, hence its own file."""
-        if self.database is not None:
-            return self.database.replace("postgresql://", "postgresql+psycopg://", 1)
-        return f"sqlite:///{self.folder.resolve() / 'study.db'}"
+        """Optuna's study, which keeps its own version table, hence its own file or schema."""
+        return guest_url(self.database or self._file("study.db"), STUDY_SCHEMA)
 
     @property
     def tracking_uri(self) -> str:
         """MLflow's store."""
-        return self.tracking or f"sqlite:///{self.folder.resolve() / 'mlflow.db'}"
+        return self.tracking or guest_url(self.database or self._file("mlflow.db"), TRACKING_SCHEMA)
+
+    def _file(self, name: str) -> str:
+        return f"sqlite:///{self.folder.resolve() / name}"
 
     @property
     def artifact_root(self) -> Path | None:
@@ -90,6 +94,25 @@ class Storage:
         """The latency table."""
         return LatencyTable.open(self.ledger_url)
 
+    def open_study_url(self) -> str:
+        """The address of the study, whose place is there now.
+
+        Raises:
+            StoreError: if the database cannot be reached.
+        """
+        prepare_guest(self.database or self._file("study.db"), STUDY_SCHEMA)
+        return self.study_url
+
+    def open_tracking_uri(self) -> str:
+        """The address of MLflow, whose place is there now.
+
+        Raises:
+            StoreError: if the database cannot be reached.
+        """
+        if self.tracking is None and self.database is not None:
+            prepare_guest(self.database, TRACKING_SCHEMA)
+        return self.tracking_uri
+
     def open_tracker(self) -> MLflowTracker:
         """MLflow, which takes seconds to load: workers and most commands can do without it.
 
@@ -98,11 +121,17 @@ class Storage:
         """
         from .tracking import MLflowTracker
 
-        return MLflowTracker(self.tracking_uri, EXPERIMENT, artifact_root=self.artifact_root)
+        return MLflowTracker(self.open_tracking_uri(), EXPERIMENT, artifact_root=self.artifact_root)
 
     def search_folder(self, search_id: str) -> Path:
         """Artefacts of one search."""
         return inside(self.folder / "searches", search_id)
+
+    def resume_command(self, search_id: str) -> str:
+        """The command that continues a search; addresses may hold passwords, so they are not repeated."""
+        given = {"--database ...": self.database, "--tracking ...": self.tracking}
+        options = [name for name, value in given.items() if value is not None]
+        return " ".join((f"dynarch resume {search_id} --storage {self.folder}", *options))
 
     def keep_data(self, data: Data) -> None:
         """Write the data, so that a resumed search has it whatever process resumes it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, final
 
-from .candidate import Candidate, Message
+from .candidate import LAST, Candidate, Message
 from .engine import Engine
 from .worker import Assignment, Worker
 
@@ -79,7 +79,7 @@ def _evaluate(engine: Engine, worker: Worker, candidate: Candidate, hook: Hook) 
     while True:
         message = _sent(worker.step())
         hook(Moment("sent", candidate.number, message))
-        goes_on = message.state not in ("finished", "failed") and engine.report(message)
+        goes_on = message.state not in LAST and engine.report(message)
         hook(Moment("judged", candidate.number, message))
         if not goes_on or engine.stopped:
             engine.finish(message)

@@ -122,10 +122,20 @@ class MLflowTracker:
             self._client.set_experiment_tag(found.experiment_id, tag, view)
         return str(found.experiment_id)
 
-    def start(self, search_id: str, name: str, spec_text: str, params: Mapping[str, str]) -> str:
-        """Open the parent run of a search, or set it running again; gives its run id."""
+    def start(
+        self, search_id: str, name: str, spec_text: str, params: Mapping[str, str], *, known: str | None = None
+    ) -> str:
+        """Open the parent run of a search, or set it running again; gives its run id.
+
+        Args:
+            known: the run that it had, if there was one; others of the same search go to MLflow's trash.
+        """
         with self._asking(f"start search {search_id}"):
-            run = next(iter(self._find(search_id, "search")), None)
+            runs = list(self._find(search_id, "search"))
+            run = next((each for each in runs if each.info.run_id == known), runs[0] if runs else None)
+            for double in runs:  # a request that was answered too late, and was sent again
+                if double is not run:
+                    self._client.delete_run(double.info.run_id)
             if run is None:
                 tags = {SEARCH_ID: search_id, KIND: "search", "mlflow.source.name": "dynarch"}
                 run = self._client.create_run(self.experiment_id, self._now_ms(), tags, name)

@@ -6,7 +6,8 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -15,14 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..evaluators.atomic import cannot_be_written
 from ..evaluators.evaluator import AbstractEvaluator, AbstractSession, Task
 from ..evaluators.evaluators import evaluator
+from ..evaluators.operating import OperatingPoint
 from ..evaluators.splits import Part, Splits
 from ..hardware.book import LatencyBook
 from ..spaces.architecture import Architecture
 from ..spaces.errors import EvaluationFailed
 from ..spaces.signature import Signature
-from .candidate import Message
+from .candidate import Message, State
+from .watchdog import Watchdog
 
 PAUSE_SECONDS = 20.0  # a step that trains longer reports in, so that a search can be stopped
 
@@ -44,6 +48,7 @@ class Assignment:
         max_points: operating points a candidate.
         folder: the search's folder.
         threads: CPU threads a worker.
+        limit_seconds: of one attempt at a candidate; None: no limit.
         artefacts: URL below which candidates' folders go; None: below the folder.
     """
 
@@ -58,6 +63,7 @@ class Assignment:
     max_points: int
     folder: str
     threads: int = 1
+    limit_seconds: float | None = None
     artefacts: str | None = None
 
     def splits(self) -> Splits:
@@ -104,16 +110,19 @@ class Worker:
         self._session: AbstractSession | None = None
         self._number = -1
         self._task: Task | None = None
+        self._watchdog: Watchdog | None = None
 
     def assign(self, number: int, architecture: Architecture, folder: str) -> None:
         """Take on a candidate; it is built at the first step, so that a failure to build is a result."""
         shared = self._assignment
         self._number, self._session = number, None
+        folder_path = Path(shared.folder) / folder
+        self._watchdog = None if shared.limit_seconds is None else Watchdog(folder_path, shared.limit_seconds)
         self._task = Task(
             architecture=architecture,
             seed=shared.seed,
             epochs=shared.epochs,
-            folder=Path(shared.folder) / folder,
+            folder=folder_path,
             decisions=shared.decisions,
             max_points=shared.max_points,
         )
@@ -122,16 +131,20 @@ class Worker:
         """Train to the next rung (or for a while) and report; failures are reports too."""
         started = self._clock()
         try:
-            return self._advance(started)
+            with self._watchdog or nullcontext():
+                return self._advance(started)
         except EvaluationFailed as error:
             return self._failed(str(error), started)
+        except OSError as error:
+            if not cannot_be_written(error):
+                return self._failed(_told(error), started)
+            cause = f"the search's folder cannot be written ({error.strerror or error})"
+            return self._message("blocked", started, cause=cause)
         except (torch.OutOfMemoryError, MemoryError) as error:
             return self._failed(f"out of memory: {error}", started)
         except Exception as error:
             # Whatever a candidate does must not take the search down; the cause is kept for its author.
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(last.filename).name}:{last.lineno}"
-            return self._failed(f"{type(error).__name__}: {error} ({where})", started)
+            return self._failed(_told(error), started)
 
     def _advance(self, started: float) -> Message:
         assert self._task is not None
@@ -149,21 +162,13 @@ class Worker:
         while session.epochs_done < target:
             if not session.prepare():
                 curve.append(session.train())
+            if self._watchdog is not None:
+                self._watchdog.check()
             if self._clock() - started > PAUSE_SECONDS and session.epochs_done < target:
-                return Message(
-                    self._number, "training", session.epochs_done, self._clock() - started, curve=tuple(curve)
-                )
+                return self._message("training", started, curve=curve)
         if target < full:
             reading = session.read()
-            curve.append(reading.curve)
-            return Message(
-                self._number,
-                "reading",
-                session.epochs_done,
-                self._clock() - started,
-                points=reading.points,
-                curve=tuple(curve),
-            )
+            return self._message("reading", started, points=reading.points, curve=(*curve, reading.curve))
         outcome = session.finish()
         self._session = None
         return Message(
@@ -177,9 +182,28 @@ class Worker:
             summary=outcome.summary,
         )
 
-    def _failed(self, cause: str, started: float) -> Message:
+    def _message(
+        self,
+        state: State,
+        started: float,
+        *,
+        points: tuple[OperatingPoint, ...] = (),
+        curve: Sequence[Mapping[str, float]] = (),
+        cause: str | None = None,
+    ) -> Message:
         epoch = 0 if self._session is None else self._session.epochs_done
+        seconds = self._clock() - started
+        return Message(self._number, state, epoch, seconds, points=points, curve=tuple(curve), cause=cause)
+
+    def _failed(self, cause: str, started: float) -> Message:
+        message = self._message("failed", started, cause=cause)
         self._session = None
         if self._task is not None:  # a failed candidate leaves nothing behind to continue from
             shutil.rmtree(self._task.folder, ignore_errors=True)
-        return Message(self._number, "failed", epoch, self._clock() - started, cause=cause)
+        return message
+
+
+def _told(error: Exception) -> str:
+    """What went wrong and where, on one line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"

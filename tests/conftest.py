@@ -20,7 +20,8 @@ os.environ |= {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "RAY_ADDRESS"):
+OURS = ("DYNARCH_DATABASE", "DYNARCH_STORAGE", "DYNARCH_TRACKING")
+for name in (*OURS, "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "RAY_ADDRESS"):
     os.environ.pop(name, None)  # a test never writes to the servers of whoever runs it
 
 import pytest  # noqa: E402 - the environment must be clean before a library reads it
@@ -33,7 +34,11 @@ torch.set_num_threads(1)
 
 # Helper modules whose users share what is made once a process: a profiled storage and Ray, a PostgreSQL server.
 # They begin, as the others can then be shared out evenly.
-TOGETHER = {"dynarch.tests.tiny_searches": "searches", "dynarch.tests.databases": "databases"}
+TOGETHER = {
+    "dynarch.tests.tiny_searches": "searches",
+    "dynarch.tests.search.recorded": "searches",
+    "dynarch.tests.databases": "databases",
+}
 SPREAD = ("tests/spaces/test_contract.py",)  # long, and nothing in it is shared: each parameter goes by itself
 
 
@@ -57,7 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Names the groups for pytest-xdist, which need not be there, and lets the longest ones begin."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    first = list(TOGETHER.values())
+    first = list(dict.fromkeys(TOGETHER.values()))
 
     def turn(item: pytest.Item) -> int:
         group = group_of(item)

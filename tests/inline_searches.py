@@ -31,7 +31,7 @@ from dynarch.search.engine import Engine
 from dynarch.search.ledger import Evaluation, Ledger, Point
 from dynarch.search.problem import Budget, Constraint, Problem, Strategy
 from dynarch.search.proposals import Proposer
-from dynarch.search.recovery import close_orphans, unfinished_candidates
+from dynarch.search.recovery import reconcile_study, unfinished_candidates
 from dynarch.search.samplers import Study
 from dynarch.search.testing import Hook, run_inline
 from dynarch.search.worker import Assignment, arrays_of
@@ -247,7 +247,7 @@ class Driven:
         book = self.book or book_of(self.problem.space)
         with self.ledger() as ledger:
             study = self.study()
-            close_orphans(study, ledger, ID)
+            reconcile_study(study, ledger, self.problem, ID)
             proposer = Proposer(self.problem, ID, ledger=ledger, study=study, book=book, clock=self.clock)
             engine = Engine(
                 self.problem,

@@ -17,7 +17,7 @@ from dynarch.evaluators.pareto import non_dominated
 from dynarch.evaluators.splits import sealed_test
 from dynarch.hardware.drift import Refreshed
 from dynarch.search import profiling
-from dynarch.search.driver import Event
+from dynarch.search.events import Event
 from dynarch.search.ledger import Ledger
 from dynarch.search.proposals import numbers
 from dynarch.search.report import read_report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .access import DATABASE_ERRORS, RETRY_DELAYS_SECONDS, Component, Database
 from .columns import COLUMN_TYPES, CONSTRAINT_NAMES, COUNTED, JsonList, JsonMap, plain_json, plain_text
+from .guests import guest_options, guest_url, prepare_guest
 
 __all__ = [
     "COLUMN_TYPES",
@@ -15,6 +16,9 @@ __all__ = [
     "Database",
     "JsonList",
     "JsonMap",
+    "guest_options",
+    "guest_url",
     "plain_json",
     "plain_text",
+    "prepare_guest",
 ]

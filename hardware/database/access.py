@@ -41,13 +41,12 @@ from sqlalchemy.orm import DeclarativeBase, Session
 
 from ...spaces.errors import NewerSchemaError, StoreError
 from .address import check_writable, explained, parse, shown
+from .guests import BUSY_SECONDS, connect_options
 
 Result = TypeVar("Result")
 
 DATABASE_ERRORS: Final = (SQLAlchemyError,)  # for those who use a database through another library
 RETRY_DELAYS_SECONDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-_BUSY_TIMEOUT_MS: Final = 30_000
-_CONNECT_TIMEOUT_SECONDS: Final = 10
 _TRANSIENT: Final = (
     "database is locked",
     "database schema is locked",
@@ -57,10 +56,17 @@ _TRANSIENT: Final = (
     "is the server running",
     "starting up",
     "shutting down",
+    "recovery mode",
+    "not yet accepting connections",
+    "recovery state has not been yet reached",
     "server closed the connection",
     "terminating connection",
     "connection is lost",
     "connection is closed",
+    "connection refused",
+    "connection reset",
+    "connection timeout",
+    "broken pipe",
 )
 # Alembic hands the connection to its scripts through module globals: one upgrade at a time in a process.
 _ONE_UPGRADE = threading.Lock()
@@ -217,8 +223,7 @@ class Database:
 def _engine(url: URL) -> Engine:
     try:
         if url.get_backend_name() == "postgresql":
-            timeout = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_TIMEOUT_SECONDS}
-            return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=timeout)
+            return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=connect_options(url))
         engine = create_engine(url, hide_parameters=True)
     except ModuleNotFoundError as error:
         raise StoreError(
@@ -234,7 +239,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     # The timeout comes first: switching to write-ahead logging is what two new processes collide in.
     for pragma in (
-        f"busy_timeout={_BUSY_TIMEOUT_MS}",
+        f"busy_timeout={round(1000 * BUSY_SECONDS)}",
         "foreign_keys=ON",
         "journal_mode=WAL",
         "synchronous=FULL",

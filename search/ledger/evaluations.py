@@ -89,10 +89,12 @@ class AbstractEvaluationRecords(AbstractRecords):
         return self.database.write(work)
 
     def link_trial(self, search_id: str, number: int, optuna_trial: int) -> None:
-        """Say which Optuna trial now stands for the evaluation; after a resume it may be a new one."""
+        """Say which Optuna trial now stands for the evaluation; that one has been told nothing yet."""
 
         def work(session: Session) -> None:
-            self._evaluation_row(session, search_id, number).optuna_trial = optuna_trial
+            row = self._evaluation_row(session, search_id, number)
+            row.optuna_trial = optuna_trial
+            row.told = False
 
         self.database.write(work)
 
@@ -198,8 +200,11 @@ class AbstractEvaluationRecords(AbstractRecords):
 
         self.database.write(work)
 
-    def mark_logged(self, search_id: str, number: int, run_id: str) -> str:
-        """Record that the MLflow run of that id holds the outcome; the first run wins.
+    def mark_logged(self, search_id: str, number: int, run_id: str, *, replace: bool = False) -> str:
+        """Record that the MLflow run of that id holds the outcome; the first run wins, unless it was lost.
+
+        Args:
+            replace: the earlier run is no more.
 
         Returns:
             The id of the run that stands: a different one than passed in means that yours is a double.
@@ -210,7 +215,7 @@ class AbstractEvaluationRecords(AbstractRecords):
 
         def work(session: Session) -> str:
             row = self._ended_row(session, search_id, number)
-            if not row.logged or row.mlflow_run_id is None:
+            if replace or not row.logged or row.mlflow_run_id is None:
                 row.mlflow_run_id = run_id
                 row.logged = True
             return row.mlflow_run_id

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ...hardware.database import Database
-from ...spaces.errors import SearchNotFoundError, StoreError
+from ...spaces.errors import SearchBusyError, SearchNotFoundError, StoreError
 from .rows import EvaluationRow, SearchRow
 
 
@@ -24,6 +24,11 @@ class AbstractRecords(ABC):
     def database(self) -> Database:
         """Where the rows are."""
 
+    @property
+    @abstractmethod
+    def claims(self) -> dict[str, str]:
+        """Search -> holder of its lease, for the searches that this very ledger writes to as their driver."""
+
     def _search_row(self, session: Session, search_id: str, *, lock: bool = True) -> SearchRow:
         row = session.get(SearchRow, search_id, with_for_update=lock or None)
         if row is None:
@@ -32,7 +37,22 @@ class AbstractRecords(ABC):
                 f"no search has the id {search_id!r} in {self.database.shown_url}; the latest ones are:"
                 f" {', '.join(known) or 'none yet'}"
             )
+        if lock:
+            self._check_claim(row)
         return row
+
+    def _check_claim(self, row: SearchRow) -> None:
+        """A driver that was held up may have lost its search long ago: then it writes nothing more."""
+        if row.id in self.claims:
+            self._check_holder(row, self.claims[row.id])
+
+    def _check_holder(self, row: SearchRow, holder: str) -> None:
+        if row.holder != holder:
+            raise SearchBusyError(
+                f"{holder!r} has lost search {row.id!r} to {row.holder or 'nobody'}; stop this driver,"
+                " and resume the search where it is wanted",
+                holder=row.holder or "",
+            )
 
     def _evaluation_row(self, session: Session, search_id: str, number: int) -> EvaluationRow:
         self._search_row(session, search_id)

@@ -162,12 +162,7 @@ class AbstractSearchRecords(AbstractRecords):
 
         def work(session: Session) -> None:
             row = self._search_row(session, search_id)
-            if row.holder != holder:
-                raise SearchBusyError(
-                    f"{holder!r} has lost search {search_id!r} to {row.holder or 'nobody'}; stop this driver,"
-                    " and resume the search where it is wanted",
-                    holder=row.holder or "",
-                )
+            self._check_holder(row, holder)
             row.heartbeat_at = now
 
         self.database.write(work)

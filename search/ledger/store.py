@@ -33,6 +33,7 @@ class Ledger(AbstractSearchRecords, AbstractEvaluationRecords, AbstractPointReco
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._claims: dict[str, str] = {}
 
     @classmethod
     def open(cls, url: str | Path, *, pause: Callable[[float], None] = time.sleep) -> Ledger:
@@ -48,6 +49,11 @@ class Ledger(AbstractSearchRecords, AbstractEvaluationRecords, AbstractPointReco
     def database(self) -> Database:
         """Where the rows are."""
         return self._database
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """Search -> holder, for the searches that are driven through this ledger; others may be written freely."""
+        return self._claims
 
     def close(self) -> None:
         """Give every connection back."""

@@ -21,8 +21,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from ...spaces.architecture import Architecture
+from ...spaces.errors import StoreError
 from ..artefacts import Artefacts
-from ..candidate import Candidate, Message
+from ..candidate import LAST, Candidate, Message
 from ..engine import Engine
 from ..worker import Assignment, Worker
 
@@ -38,18 +39,24 @@ def run(engine: Engine, assignment: Assignment, folder: Path) -> None:
         engine: what to try and what to make of it.
         assignment: what every worker must know.
         folder: where Tune keeps its own notes, which nobody needs afterwards.
+
+    Raises:
+        DynarchError: what the engine raised, as it was raised; Tune would end in one of its own.
+        StoreError: if the folder cannot be written.
     """
     budget = engine.problem.budget
-    shared = ray.put(assignment)
+    shared, mishap = ray.put(assignment), Mishap()
     most = max(ROUND, ROUNDS_PER_WORKER * budget.workers)
-    while not engine.exhausted:
-        searcher = _EngineSearcher(engine, most)
-        _round(engine, searcher, shared, folder)
+    while not engine.exhausted and mishap.error is None:
+        searcher = _EngineSearcher(engine, mishap, most)
+        _round(engine, searcher, mishap, shared, folder)
         if not searcher.proposed:
-            return
+            break
+    if mishap.error is not None:
+        raise mishap.error
 
 
-def _round(engine: Engine, searcher: _EngineSearcher, shared: Any, folder: Path) -> None:
+def _round(engine: Engine, searcher: _EngineSearcher, mishap: Mishap, shared: Any, folder: Path) -> None:
     budget = engine.problem.budget
     resources = {"cpu": budget.cpus_per_worker, "gpu": budget.gpus_per_worker, **budget.resources}
     trainable = tune.with_resources(tune.with_parameters(_Evaluation, shared=[shared]), resources)
@@ -58,7 +65,7 @@ def _round(engine: Engine, searcher: _EngineSearcher, shared: Any, folder: Path)
             trainable,
             tune_config=TuneConfig(
                 search_alg=searcher,
-                scheduler=_EngineScheduler(engine),
+                scheduler=_EngineScheduler(engine, mishap),
                 num_samples=-1,
                 max_concurrent_trials=budget.workers,
                 reuse_actors=True,
@@ -67,16 +74,37 @@ def _round(engine: Engine, searcher: _EngineSearcher, shared: Any, folder: Path)
             run_config=RunConfig(
                 name="search",
                 storage_path=notes,
-                stop=_EngineStopper(engine),
+                stop=_EngineStopper(engine, mishap),
                 failure_config=FailureConfig(max_failures=RETRIES),
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            mishap.keep(StoreError(f"Ray Tune ended early ({reason}); what is recorded is kept"), cause=error)
+
+
+@final
+class Mishap:
+    """The first error that the engine raised inside of Tune, which swallows some errors and rewrites others."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def keep(self, error: Exception, *, cause: Exception | None = None) -> None:
+        """Remember it, if it is the first."""
+        if self.error is None:
+            error.__cause__ = cause or error.__cause__
+            self.error = error
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the search's folder cannot be written ({error}); make room for it") from error
     return folder
 
 
@@ -103,9 +131,9 @@ class _Evaluation(tune.Trainable):  # type: ignore[misc]
         message = self._worker.step()
         if message.state == "failed":
             self._artefacts.remove(self._folder)
-        else:
+        elif message.state != "blocked":
             self._artefacts.send(self._folder)
-        ended = message.state in ("finished", "failed")
+        ended = message.state in LAST
         return {"message": json.dumps(message.to_mapping(), allow_nan=False), "done": ended}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -131,17 +159,21 @@ class _EngineSearcher(Searcher):  # type: ignore[misc]
     """Asks the engine, so many times at the most. It has no metric and no mode: which values count is the engine's
     business."""
 
-    def __init__(self, engine: Engine, most: int) -> None:
+    def __init__(self, engine: Engine, mishap: Mishap, most: int) -> None:
         super().__init__()
         self.proposed = 0
         self._most = most
         self._engine = engine
+        self._mishap = mishap
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._engine.exhausted or self.proposed >= self._most:
-            return str(Searcher.FINISHED)
-        candidate = self._engine.propose()
+        candidate = None
+        if self._mishap.error is None and self.proposed < self._most:
+            try:
+                candidate = None if self._engine.exhausted else self._engine.propose()
+            except Exception as error:
+                self._mishap.keep(error)
         if candidate is None:
             return str(Searcher.FINISHED)
         self.proposed += 1
@@ -150,12 +182,15 @@ class _EngineSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)
-        if number is None:
+        if number is None or self._mishap.error is not None:
             return
-        if error:
-            self._engine.lost(number, f"its worker died {RETRIES + 1} times; out of memory is the usual reason")
-        elif result is not None and "message" in result:
-            self._engine.finish(_message(result))
+        try:
+            if error:
+                self._engine.lost(number, f"its worker died {RETRIES + 1} times; out of memory is the usual reason")
+            elif result is not None and "message" in result:
+                self._engine.finish(_message(result))
+        except Exception as mistake:
+            self._mishap.keep(mistake)
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).write_text("")
@@ -171,12 +206,18 @@ class _EngineSearcher(Searcher):  # type: ignore[misc]
 class _EngineScheduler(FIFOScheduler):  # type: ignore[misc]
     """Asks the engine whether to go on."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, mishap: Mishap) -> None:
         super().__init__()
         self._engine = engine
+        self._mishap = mishap
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        kept = self._engine.report(_message(result))
+        kept = False
+        if self._mishap.error is None:
+            try:
+                kept = self._engine.report(_message(result))
+            except Exception as error:
+                self._mishap.keep(error)
         return str(TrialScheduler.CONTINUE if kept else TrialScheduler.STOP)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -187,17 +228,20 @@ class _EngineScheduler(FIFOScheduler):  # type: ignore[misc]
 class _EngineStopper(Stopper):  # type: ignore[misc]
     """Ends the run when the engine says so."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, mishap: Mishap) -> None:
         self._engine: Engine | None = engine
+        self._mishap: Mishap | None = mishap
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._engine is not None and self._engine.stopped
+        if self._engine is None or self._mishap is None:
+            return False
+        return self._engine.stopped or self._mishap.error is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_engine": None}
+        return {"_engine": None, "_mishap": None}
 
 
 def _config(candidate: Candidate) -> dict[str, Any]:

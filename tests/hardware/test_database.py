@@ -170,7 +170,7 @@ def test_sqlite_is_set_up_for_several_writers(tmp_path: Path) -> None:
 
 
 def test_a_locked_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_access, "_BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr(database_access, "BUSY_SECONDS", 0.001)
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from dynarch.search.display import Display, detail
-from dynarch.search.driver import Event
+from dynarch.search.events import Event
 
 SHOW_CURSOR = "\x1b[?25h"
 

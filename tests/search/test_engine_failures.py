@@ -11,7 +11,7 @@ import pytest
 from dynarch.evaluators.from_scratch import FromScratch
 from dynarch.search.ledger import Ledger
 from dynarch.search.samplers import Study, TrialRecord
-from dynarch.search.testing import Killed, Moment, kill_at, run_inline
+from dynarch.search.testing import Moment, run_inline
 from dynarch.spaces.errors import EvaluationFailed, StoreError
 from dynarch.spaces.exit_objectives import EqualWeights
 from dynarch.tests.inline_searches import (
@@ -179,29 +179,6 @@ def test_telling_again_changes_nothing(undisturbed: Driven) -> None:
 
 
 # -- death ----------------------------------------------------------------------------------------------------
-
-
-def test_a_death_at_any_moment_changes_nothing() -> None:
-    """One worker, one seed: after a death at each moment, ledger and study come out as if there had been none."""
-    problem = small_problem(space=FOUR, trials=3, sampler="random")
-    with quick_folder() as made:
-        whole, moments = Driven(made / "whole", problem), list[Moment]()
-        whole.run(moments.append)
-        expected, trials = whole.record(), trial_values(whole)
-        assert {"stopped", "finished"} == {each.state for each in whole.evaluations()}
-        for index, moment in enumerate(moments):
-            search = Driven(made / f"killed{index}", problem)
-            with pytest.raises(Killed):
-                search.run(kill_at(index))
-            ended = {each.number for each in search.evaluations() if each.terminal}
-            before = search.trained()
-            search.run()
-            after = search.trained()[len(before) :]
-            where = f"after a death {moment.when} candidate {moment.number} (moment {index})"
-            assert not ended & {number for number, _ in after}, f"trained after it had ended, {where}"
-            assert len(set(search.trained())) == len(search.trained()), f"an epoch was trained twice, {where}"
-            assert search.record() == expected, where
-            assert trial_values(search) == trials, where
 
 
 def test_a_stop_leaves_the_candidate_open_and_a_resume_ends_it(folder: Path, undisturbed: Driven) -> None:

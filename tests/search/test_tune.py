@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
@@ -13,6 +14,7 @@ from ray.tune import Tuner
 
 from dynarch import Budget, Problem, Search, SearchService
 from dynarch.search import tune
+from dynarch.search.ledger import Ledger
 from dynarch.search.tune import transport
 from dynarch.spaces.errors import StoreError
 from dynarch.tests.tiny_searches import (
@@ -135,6 +137,31 @@ def test_a_search_whose_time_is_up_ends_with_what_it_has(service: SearchService)
     assert report is not None
     assert (launched.status().state, launched.status().counts.total) == ("finished", 0)
     assert any("minutes is spent" in note for note in report.notes)
+
+
+# -- a ledger that fails --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_database_that_fails_in_the_middle_is_outlasted(
+    service: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune would end in an error of its own; the driver waits, and starts over from the ledger."""
+    failures, finish = iter(["away", "away"]), Ledger.finish
+
+    def weak(ledger: Ledger, search_id: str, number: int, **options: Any) -> bool:
+        if number == 2 and next(failures, None):
+            raise StoreError("the database is away")
+        return finish(ledger, search_id, number, **options)
+
+    monkeypatch.setattr(Ledger, "finish", weak)
+    launched = service.launch(tiny_problem(trials=4))
+    phases: list[str] = []
+    launched.watch(lambda event: phases.append(event.phase))
+    assert launched.wait(timeout=PATIENCE_SECONDS) is not None
+    assert "waiting, as a store failed: the database is away" in phases
+    assert_recorded_once(service, launched.id, 4)
+    assert {each.state for each in evaluations(service, launched.id)} == {"finished"}
 
 
 # -- rounds ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,55 @@
+"""Rows in a file, one a line: what was done is not done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+Row = dict[str, Any]
+
+
+@final
+class Rows:
+    """The rows of one kind of settings; those of others stay in the file, unread.
+
+    Args:
+        file: one JSON object a line.
+        settings: what every row depends on.
+    """
+
+    def __init__(self, file: Path, settings: Mapping[str, object]) -> None:
+        self.file = file
+        self.settings = dict(settings)
+        lines = file.read_text().splitlines() if file.exists() else []
+        self.rows = [row for row in map(_row, lines) if row.get("settings") == self.settings]
+
+    def add(self, row: Mapping[str, Any]) -> Row:
+        """Keep for good."""
+        made = {**row, "settings": self.settings}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as stream:
+            stream.write(json.dumps(made) + "\n")
+        self.rows.append(made)
+        return made
+
+    def count(self, kind: str, database: str) -> int:
+        """How many searches there are of a kind."""
+        return len(self._of(kind, database))
+
+    def kills(self, kind: str, database: str) -> int:
+        """How many kills there are of a kind."""
+        return sum(len(row["kills"]) for row in self._of(kind, database))
+
+    def _of(self, kind: str, database: str) -> list[Row]:
+        return [row for row in self.rows if (row["kind"], row["database"]) == (kind, database)]
+
+
+def _row(line: str) -> Row:
+    """A line that was cut off when the program died is no row."""
+    try:
+        row: Row = json.loads(line)
+    except ValueError:
+        return {}
+    return row
