@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..evaluators.atomic import cannot_be_written
 from ..evaluators.evaluator import AbstractSession, Task
-from ..evaluators.evaluators import evaluator_of
+from ..evaluators.evaluators import evaluator, taken_for
 from ..evaluators.operating import OperatingPoint
 from ..evaluators.splits import Part, Splits
 from ..hardware.book import LatencyBook
@@ -153,7 +153,7 @@ class Worker:
         curve: list[Mapping[str, float]] = []
         again = False
         if self._session is None:
-            chosen = evaluator_of(self._task.architecture, self._assignment.evaluator)
+            chosen = evaluator(taken_for(self._task.architecture, self._assignment.evaluator))
             self._session = chosen.start(self._task, self._splits, self._book)
             curve.extend(self._session.history())
             # A death may have come between a rung and its report: report again, the first verdict stands.

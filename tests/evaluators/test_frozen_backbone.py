@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dynarch.evaluators.evaluator import Task
-from dynarch.evaluators.evaluators import evaluator_of
+from dynarch.evaluators.evaluators import taken_for
 from dynarch.evaluators.features import LOGITS, FeatureStore
 from dynarch.evaluators.from_scratch import FromScratch, load_candidate
 from dynarch.evaluators.frozen_backbone import FrozenBackbone, shadowed, taken_apart
@@ -131,13 +131,13 @@ def test_shadow_gives_what_the_network_gives(model: str, splits: Splits, tmp_pat
 
 
 def test_cheapest_evaluator_that_suits_is_taken(model: str) -> None:
-    assert evaluator_of(exits_on(model), "from_scratch").name == "frozen_backbone"
-    assert evaluator_of(exits_on(model, ()), "from_scratch").name == "frozen_backbone"
-    assert evaluator_of(exits_on(model, rate=0.1), "from_scratch").name == "from_scratch"
+    assert taken_for(exits_on(model), "from_scratch") == "frozen_backbone"
+    assert taken_for(exits_on(model, ()), "from_scratch") == "frozen_backbone"
+    assert taken_for(exits_on(model, rate=0.1), "from_scratch") == "from_scratch"
     others = {"layer_skipping": {"blocks": [0]}, **exits_on(model).families}
     skipping = Architecture.from_mapping({**exits_on(model).to_mapping(), "families": others})
-    assert evaluator_of(skipping, "from_scratch").name == "from_scratch"
-    assert evaluator_of(exits_on(model), "nothing").name == "nothing"
+    assert taken_for(skipping, "from_scratch") == "from_scratch"
+    assert taken_for(exits_on(model), "nothing") == "nothing"
 
 
 def test_features_of_a_network_that_learns_are_refused(model: str, splits: Splits) -> None:
