@@ -64,6 +64,8 @@ def checked_copy(model: object, weights: object) -> nn.Module:
 def _load(model: nn.Module, weights: object) -> None:
     state = _read(weights)
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    counts = {n: t for n, t in model.state_dict().items() if n.endswith(".num_batches_tracked")}
+    state = {**counts, **state}  # old files have none, and nothing that is trained depends on them
     missing, more = [n for n in own if n not in state], [n for n in state if n not in own]
     prefixed = [name for name in more if name.partition(".")[2] in own]
     hint = "; their names have a prefix more: strip it" if prefixed else "; they are another model's"
