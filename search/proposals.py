@@ -8,6 +8,7 @@ from typing import final
 
 import numpy as np
 
+from ..evaluators.evaluators import taken_for
 from ..hardware.book import LatencyBook
 from ..spaces.architecture import Architecture
 from ..spaces.scope import Chance, Scalar, Scope, Suggester
@@ -140,7 +141,7 @@ class Proposer:
             level=level,
             seed=strategy.seed,
             fidelity=budget.epochs,
-            evaluator=strategy.evaluator,
+            evaluator=taken_for(architecture, strategy.evaluator),
             created_at=self._clock(),
             optuna_trial=trial,
         )

@@ -22,6 +22,7 @@ import torch
 
 from dynarch.evaluators.data import Data
 from dynarch.evaluators.evaluator import AbstractEvaluator, AbstractSession, Outcome, Reading, Task
+from dynarch.evaluators.evaluators import EVALUATORS
 from dynarch.evaluators.operating import OperatingPoint
 from dynarch.evaluators.splits import Splits, visible_splits
 from dynarch.evaluators.testing import made_up_book, pattern_data
@@ -282,7 +283,7 @@ class Driven:
     def run(self, hook: Hook = lambda moment: None) -> str | None:
         """Drive the search to its end, or to its death; why it ended."""
         with pytest.MonkeyPatch.context() as patch, self.enter() as engine:
-            patch.setattr("dynarch.evaluators.evaluators.EVALUATORS", (self.evaluator,))
+            patch.setattr("dynarch.evaluators.evaluators.EVALUATORS", (self.evaluator, *EVALUATORS))
             run_inline(engine, self.assignment(engine), hook=hook)
             return engine.stop_reason
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dynarch.evaluators.evaluators import EVALUATORS
 from dynarch.evaluators.from_scratch import FromScratch
 from dynarch.search.ledger import Ledger
 from dynarch.search.samplers import Study, TrialRecord
@@ -184,7 +185,7 @@ def test_telling_again_changes_nothing(undisturbed: Driven) -> None:
 def test_a_stop_leaves_the_candidate_open_and_a_resume_ends_it(folder: Path, undisturbed: Driven) -> None:
     search = Driven(folder, undisturbed.problem)
     with pytest.MonkeyPatch.context() as patch, search.enter() as engine:
-        patch.setattr("dynarch.evaluators.evaluators.EVALUATORS", (search.evaluator,))
+        patch.setattr("dynarch.evaluators.evaluators.EVALUATORS", (search.evaluator, *EVALUATORS))
 
         def interrupt(moment: Moment) -> None:
             if (moment.number, moment.when) == (2, "sent"):
