@@ -58,6 +58,7 @@ def group_of(item: pytest.Item) -> str:
     return f"{path} {call.id}" if path in SPREAD and call is not None else path
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Names the groups for pytest-xdist, which need not be there, and lets the longest ones begin."""
     for item in items:
