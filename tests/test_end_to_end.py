@@ -71,6 +71,7 @@ def outcome(evaluation: Evaluation) -> tuple[object, ...]:
 # -- the driver dies ------------------------------------------------------------------------------------------
 
 
+@slow
 def test_a_search_that_lost_a_worker_and_its_driver_is_finished_by_one_of_two_that_resume_it(
     service: SearchService, ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -95,12 +95,14 @@ def _not_here(*_: object, **__: object) -> None:
     raise AssertionError("the driver's machine was measured, and not the node with the device")
 
 
+@pytest.mark.slow
 def test_a_search_outlives_a_node(search: Search) -> None:
     assert_recorded_once(shared_service(), search.id, TRIALS)
     found = evaluations(shared_service(), search.id)
     assert {(each.state, each.epochs_done) for each in found} == {("finished", EPOCHS)}
 
 
+@pytest.mark.slow
 def test_the_front_was_timed_on_the_node_with_the_device(search: Search) -> None:
     front = search.front()
     assert front
@@ -109,6 +111,7 @@ def test_the_front_was_timed_on_the_node_with_the_device(search: Search) -> None
         assert point.measured["board"]["latency_ms"] > 0
 
 
+@pytest.mark.slow
 def test_candidates_came_through_the_url_and_left_no_checkpoints(search: Search, bucket: Path) -> None:
     there = {path.name for path in bucket.glob(f"{search.id}/candidates/*/*")}
     assert there == {"candidate.json", "certify.npz", "tune.npz", "weights.safetensors"}
@@ -123,6 +126,7 @@ def _where(task: Mapping[str, Any]) -> dict[str, Any]:
     return {"node": ray.get_runtime_context().get_node_id(), "package": dynarch.__file__, **task}
 
 
+@pytest.mark.slow
 def test_work_for_a_device_runs_on_its_node_with_our_code(three: Three) -> None:
     """The package that it finds there is the one that travelled, not a checkout that happens to be on the path."""
     with tune.cluster(three.nodes.address, cpus=1):
