@@ -262,7 +262,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
 
 def test_a_smaller_demo_runs_through(demo: tuple[Path, Ended]) -> None:
     storage, (code, out, err) = demo
-    assert (code, err) == (0, "")
+    # Other tests may run beside the timing of its front, and that is what a user wants to be told.
+    warned = [line for line in err.splitlines() if "than when the table was measured" not in line]
+    assert (code, warned) == (0, [])
     lines = out.splitlines()
     assert max(map(len, lines)) <= 100 or all(
         line.startswith(("search ", "wrote ")) for line in lines if len(line) > 100
