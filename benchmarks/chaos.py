@@ -51,10 +51,10 @@ from dynarch.benchmarks.deaths.killers import (
     WorkerKiller,
     WriterKiller,
 )
-from dynarch.benchmarks.deaths.rows import Rows
 from dynarch.benchmarks.deaths.searches import MODES, Mode, write_spec
 from dynarch.benchmarks.deaths.services import Nodes, Postgres, SmallDisk, Tracking
 from dynarch.benchmarks.deaths.verdict import Remains, compared, remains, violations
+from dynarch.benchmarks.rows import Rows
 from dynarch.search.storage import Storage
 
 KINDS = ("worker", "driver", "node", "database", "mlflow")
@@ -63,7 +63,11 @@ DATABASES = ("sqlite", "postgresql")
 KILLS_A_SEARCH = 5
 NODES = 3
 OWN_RAY = ("worker", "driver")  # of which every other search starts a Ray of its own, as users do
-Row = dict[str, Any]
+
+
+def kills(rows: Rows, kind: str, database: str) -> int:
+    """How many kills of a kind there were."""
+    return sum(len(row["kills"]) for row in rows.where({"kind": kind, "database": database}))
 
 
 @final
@@ -93,11 +97,11 @@ class Chaos:
                 for kind in self.options.kinds:
                     if kind == DISK and database != "sqlite":
                         continue
-                    while (left := self.options.kills - self.rows.kills(kind, database)) > 0:
+                    while (left := self.options.kills - kills(self.rows, kind, database)) > 0:
                         self._search(kind, database, min(left, KILLS_A_SEARCH))
 
     def _search(self, kind: str, database: str, most: int) -> None:
-        number = self.rows.count(kind, database)
+        number = len(self.rows.where({"kind": kind, "database": database}))
         mode = MODES[number % len(MODES)]
         place = DISK if kind == DISK else database
         undisturbed = self._reference(place, mode)

@@ -19,7 +19,6 @@ Every result is a line of `rows.jsonl` in `--storage`, written when it is known;
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,11 +36,11 @@ from dynarch.benchmarks.mechanisms.subjects import QUICK_SIZES, SIZES, STATIC, S
 from dynarch.benchmarks.mechanisms.timing import profiled, timed
 from dynarch.benchmarks.mechanisms.training import Bench, Trained, examine, summary, train, work_book
 from dynarch.benchmarks.mechanisms.verdicts import verdict_table, verdicts
+from dynarch.benchmarks.rows import Row, Rows
 from dynarch.evaluators.splits import Part, sealed_test, visible_splits, with_vocabulary
 from dynarch.spaces.errors import DataError
 
 SPLITS = da.SplitSpec(calibrate=0.08, tune=0.17, certify=0.05)
-Row = dict[str, Any]
 
 
 @final
@@ -68,47 +67,6 @@ class Settings:
 
 
 @final
-class Rows:
-    """Rows in a file, one a line, of one kind of settings."""
-
-    def __init__(self, file: Path, settings: Settings) -> None:
-        self.file = file
-        self.settings = vars(settings)
-        self.rows: list[Row] = []
-        if file.exists():
-            self.rows = [
-                row for row in map(_row, file.read_text().splitlines()) if row.get("settings") == self.settings
-            ]
-
-    def find(self, phase: str, family: str, source: str, backbone: str, seed: int) -> Row | None:
-        """The row of that name."""
-        name = (phase, family, source, backbone, seed)
-        return next((row for row in self.rows if _name(row) == name), None)
-
-    def add(self, row: Row) -> Row:
-        """Keep for good."""
-        made = {**row, "settings": self.settings}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a") as stream:
-            stream.write(json.dumps(made) + "\n")
-        self.rows.append(made)
-        return made
-
-
-def _row(line: str) -> Row:
-    """A line that was cut off when the program died is no row."""
-    try:
-        row: Row = json.loads(line)
-    except ValueError:
-        return {}
-    return row
-
-
-def _name(row: Row) -> tuple[object, ...]:
-    return tuple(row[key] for key in ("phase", "family", "source", "backbone", "seed"))
-
-
-@final
 class Benchmark:
     """All rows of all phases.
 
@@ -121,7 +79,7 @@ class Benchmark:
         self.options = options
         self.console = console
         self.settings = Settings(options.count, options.test, options.epochs, options.quick)
-        self.rows = Rows(options.storage / "rows.jsonl", self.settings)
+        self.rows = Rows(options.storage / "rows.jsonl", vars(self.settings))
         self._data = lru_cache(maxsize=4)(self._load)
 
     def train(self) -> None:
@@ -207,7 +165,7 @@ class Benchmark:
         return ".".join(str(value) for value in vars(self.settings).values())
 
     def _known(self, phase: str, family: str, subject: Subject, seed: int) -> Row | None:
-        return self.rows.find(phase, family, subject.source.name, subject.space.backbones[0].name, seed)
+        return next(iter(self.rows.where(self._named(phase, family, subject, seed))), None)
 
     def _named(self, phase: str, family: str, subject: Subject, seed: int) -> Row:
         backbone = subject.space.backbones[0].name

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dynarch.benchmarks.deaths.rows import Rows
+from dynarch.benchmarks.chaos import kills
 from dynarch.benchmarks.deaths.verdict import Remains, Run, compared, ending, violations
+from dynarch.benchmarks.rows import Rows
 from dynarch.search.ledger import Evaluation, Point
 from dynarch.search.samplers import TrialRecord
 
@@ -131,5 +132,5 @@ def test_kills_are_counted_by_kind_and_database(tmp_path: Path) -> None:
     with (tmp_path / "rows.jsonl").open("a") as stream:
         stream.write('{"kind": "worker", "data')  # the program died while it wrote
     kept = Rows(tmp_path / "rows.jsonl", SETTINGS)
-    assert (kept.count("worker", "sqlite"), kept.kills("worker", "sqlite")) == (1, 2)
-    assert (kept.count("worker", "postgresql"), kept.kills("worker", "postgresql")) == (0, 0)
+    assert kills(kept, "worker", "sqlite") == 2
+    assert kills(kept, "worker", "postgresql") == 0

@@ -13,11 +13,12 @@ import torch
 from rich.console import Console
 
 from dynarch import FAMILIES, Architecture, LayerSkipping, Policy, Signature
-from dynarch.benchmarks.families import Benchmark, Rows, Settings, parse
+from dynarch.benchmarks.families import Benchmark, Settings, parse
 from dynarch.benchmarks.mechanisms.sources import EMBEDDED
 from dynarch.benchmarks.mechanisms.subjects import QUICK_SIZES, narrowed, subjects
 from dynarch.benchmarks.mechanisms.training import Examiner, Trained, chosen, work_book
 from dynarch.benchmarks.mechanisms.verdicts import beats, really_faster, spread, verdict_table, verdicts
+from dynarch.benchmarks.rows import Rows
 from dynarch.evaluators.operating import OperatingPoint
 from dynarch.evaluators.score_table import ScoreTable, ScoreTables, record
 from dynarch.evaluators.splits import Part
@@ -89,14 +90,14 @@ def test_latencies_of_the_training_phase_are_work() -> None:
 def test_rows_of_other_settings_and_half_lines_are_not_read(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     name = {"phase": "train", "family": "a", "source": "digits", "backbone": "residual", "seed": 0}
-    Rows(file, SETTINGS).add(name)
-    Rows(file, Settings(200, 50, 1, True)).add({**name, "family": "b"})
+    Rows(file, vars(SETTINGS)).add(name)
+    Rows(file, vars(Settings(200, 50, 1, True))).add({**name, "family": "b"})
     with file.open("a") as stream:
         stream.write(json.dumps(name)[:20])
-    kept = Rows(file, SETTINGS)
+    kept = Rows(file, vars(SETTINGS))
     assert [row["family"] for row in kept.rows] == ["a"]
-    assert kept.find("train", "a", "digits", "residual", 0) is not None
-    assert kept.find("train", "a", "digits", "residual", 1) is None
+    assert kept.where(name) == kept.rows
+    assert kept.where({**name, "seed": 1}) == []
 
 
 def test_an_unknown_family_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

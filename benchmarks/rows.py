@@ -34,16 +34,9 @@ class Rows:
         self.rows.append(made)
         return made
 
-    def count(self, kind: str, database: str) -> int:
-        """How many searches there are of a kind."""
-        return len(self._of(kind, database))
-
-    def kills(self, kind: str, database: str) -> int:
-        """How many kills there are of a kind."""
-        return sum(len(row["kills"]) for row in self._of(kind, database))
-
-    def _of(self, kind: str, database: str) -> list[Row]:
-        return [row for row in self.rows if (row["kind"], row["database"]) == (kind, database)]
+    def where(self, wanted: Mapping[str, object]) -> list[Row]:
+        """Those that have these values."""
+        return [row for row in self.rows if all(row[name] == value for name, value in wanted.items())]
 
 
 def _row(line: str) -> Row:
