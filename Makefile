@@ -18,7 +18,7 @@ export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow check ui wheel clean
+.PHONY: help setup demo test test-slow check lint ui wheel clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,11 +34,13 @@ test: setup ## run the tests; PYTEST_ARGS="-k exits" passes options on, JOBS=4 s
 test-slow: setup ## run the tests that take minutes
 	$(BIN)/python -m pytest -rs -m slow $(PYTEST_ARGS)
 
-check: setup .typecheck/dynarch ## lint, formatting, types, and the laws of the house
+check: lint ## lint, formatting, types, and the laws of the house
+	$(BIN)/python -m pytest -q $(LAWS)
+
+lint: setup .typecheck/dynarch ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict -p dynarch
-	$(BIN)/python -m pytest -q $(LAWS)
 
 ui: setup ## show the recorded searches in the browser; STORAGE=dir names their folder
 	$(BIN)/dynarch ui --storage $(STORAGE)

@@ -18,6 +18,7 @@ from .spaces import (
     FAMILIES,
     GATES,
     GRADIENTS,
+    Adopted,
     Architecture,
     CoarseUpdate,
     DynamicConvolution,
@@ -42,6 +43,7 @@ from .spaces import (
     Space,
     SqueezeExcitation,
     TemporalExit,
+    adopt,
     build,
 )
 from .spaces.errors import DynarchError
@@ -56,6 +58,7 @@ __all__ = [
     "GATES",
     "GRADIENTS",
     "METRICS",
+    "Adopted",
     "Architecture",
     "Budget",
     "Cluster",
@@ -93,6 +96,7 @@ __all__ = [
     "SqueezeExcitation",
     "Strategy",
     "TemporalExit",
+    "adopt",
     "build",
     "load_spec",
 ]

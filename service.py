@@ -75,6 +75,7 @@ class SearchService:
         """
         search_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         self.storage.keep_data(problem.data)
+        self.storage.keep_models(problem.space)
         with self.storage.open_ledger() as ledger:
             ledger.create_search(
                 search_id,

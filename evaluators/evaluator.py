@@ -124,10 +124,16 @@ class AbstractEvaluator(abc.ABC):
 
     A member is one file and one line in `EVALUATORS`. `leaves_networks` says whether a finished candidate has left a
     network that the test split can be scored on.
+    `instead_of` names an evaluator that gives the same, for more, of the candidates that this one `suits`.
     """
 
     name: ClassVar[str]
     leaves_networks: ClassVar[bool] = True
+    instead_of: ClassVar[str] = ""
+
+    def suits(self, architecture: Architecture) -> bool:
+        """Whether it can tell what such a candidate is worth; by default what any is."""
+        return True
 
     @abc.abstractmethod
     def start(self, task: Task, splits: Splits, book: LatencyBook) -> AbstractSession:

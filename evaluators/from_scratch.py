@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 
 from ..hardware.book import LatencyBook
 from ..hardware.inventory import Costs, costs_of
+from ..spaces.adopted import shelf
 from ..spaces.architecture import Architecture
 from ..spaces.backbone import Signature
 from ..spaces.errors import DataError, EvaluationFailed, ShapeError, SpecError
@@ -26,7 +27,7 @@ from .knobs import LEVELS, settings_of
 from .operating import operating_points, score
 from .score_table import ScoreTable, ScoreTables, Setting, calibrate, score_tables
 from .splits import Part, Splits
-from .training import TrainingRun
+from .training import Shadow, TrainingRun
 
 CHECKPOINT, WEIGHTS, MANIFEST = "checkpoint.pt", "weights.safetensors", "candidate.json"
 QUICK_EVALUATIONS = 400  # of the policy search at rungs: a rough front is enough to compare candidates
@@ -36,11 +37,17 @@ QUICK_LEVELS = 2
 
 @final
 class ScratchSession(AbstractSession):
-    """One candidate trained from scratch."""
+    """One candidate trained from scratch.
 
-    def __init__(self, task: Task, splits: Splits, book: LatencyBook) -> None:
+    Args:
+        task: what to evaluate.
+        splits: data.
+        book: latencies.
+        shadow: as `TrainingRun` takes it.
+    """
+
+    def __init__(self, task: Task, splits: Splits, book: LatencyBook, *, shadow: Shadow | None = None) -> None:
         self._task = task
-        self._splits = splits
         self._book = book
         self._costs = planned_costs(task.architecture, splits.signature)
         self._run = TrainingRun(
@@ -50,7 +57,9 @@ class ScratchSession(AbstractSession):
             epochs=task.epochs,
             seed=task.seed,
             costs=part_costs(self._costs, book),
+            shadow=shadow,
         )
+        self._splits, self._network = self._run.splits, self._run.trained
         self._checkpoint = task.folder / CHECKPOINT
         if self._checkpoint.exists():
             self._continue()
@@ -102,7 +111,7 @@ class ScratchSession(AbstractSession):
 
     def finish(self) -> Outcome:
         """Temper the exits, fit what they learn, search policies on the tune split, score them on the certify split."""
-        task, network = self._task, self._run.network
+        task, network = self._task, self._network
         temperatures = calibrate(network, self._splits.calibrate)
         fit_confidence(network, self._splits.calibrate)
         settings = self._settings(LEVELS)
@@ -127,7 +136,7 @@ class ScratchSession(AbstractSession):
         }
         tune.save(task.folder / "tune.npz")
         certify.save(task.folder / "certify.npz")
-        save_candidate(task.folder, network, self._costs)
+        save_candidate(task.folder, self._run.network, self._costs)
         # Kept until the driver has recorded the outcome, so that a death in between costs no training.
         return Outcome(points, certified, self._curve(tune.plain), summary)
 
@@ -137,11 +146,11 @@ class ScratchSession(AbstractSession):
         return {"epoch": self._run.epochs_done, **curve, "final_accuracy": accuracy[-1]}
 
     def _settings(self, levels: int) -> tuple[Setting, ...]:
-        return settings_of(self._run.network, self._splits.calibrate, levels=levels)
+        return settings_of(self._network, self._splits.calibrate, levels=levels)
 
     def _tables(self, part: Part, settings: tuple[Setting, ...]) -> ScoreTables:
         try:
-            return score_tables(self._run.network, part, settings)
+            return score_tables(self._network, part, settings)
         except DataError as error:
             raise EvaluationFailed(str(error)) from error
 
@@ -149,7 +158,7 @@ class ScratchSession(AbstractSession):
 @final
 @dataclass(frozen=True)
 class FromScratch(AbstractEvaluator):
-    """Trains every candidate on its own, from random weights, all parts jointly."""
+    """Trains every candidate on its own, from the weights that it is built with, all parts jointly."""
 
     name: ClassVar[str] = "from_scratch"
 
@@ -181,6 +190,9 @@ def load_candidate(folder: Path) -> tuple[DynamicNetwork, Costs]:
     Raises:
         DataError: if the folder does not hold a candidate.
     """
+    for parent in folder.resolve().parents:  # an adopted network lies in the storage that the candidate lies in
+        if (parent / shelf.MODELS).is_dir():
+            shelf.add_shelf(parent / shelf.MODELS)
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         architecture = Architecture.from_mapping(manifest["architecture"])

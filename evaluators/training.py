@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..spaces.adopted.tape import learning
 from ..spaces.architecture import Architecture
 from ..spaces.backbone import Signature
 from ..spaces.distillation import taught
@@ -27,6 +28,9 @@ from .atomic import replacing
 from .augmentation import augment
 from .confidence import confidence_loss
 from .splits import Part, Splits
+
+# A network -> one that gives the same for other inputs, and these; None: the network itself will do.
+Shadow = Callable[[DynamicNetwork], tuple[DynamicNetwork, Splits] | None]
 
 WARMUP_SHARE = 0.1  # of all steps
 CHARGE_SETS_IN = 0.3  # share of the training after which a resource loss has its full weight: tasks come first
@@ -53,6 +57,9 @@ class TrainingRun:
         seed: fixes initial weights, order, augmentation and the noise of decisions.
         device: where to train.
         costs: resource (`macs`, `latency`) -> part -> cost, for networks that are charged for what they run.
+        shadow: another network that gives the same for other inputs, with these; None: as for the network itself.
+
+    `trained` is what runs on `splits`: the network itself, or its shadow.
 
     Raises:
         SpecError: if the architecture cannot be built, or is charged for parts whose cost is not given.
@@ -68,6 +75,7 @@ class TrainingRun:
         seed: int,
         device: torch.device | None = None,
         costs: Mapping[str, Mapping[str, float]] | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self.device = device or training_device()
         self.recipe = recipe_of(architecture)
@@ -77,16 +85,20 @@ class TrainingRun:
         self.epochs_done = 0
         self.train_loss: list[float] = []
         self._seed = seed
-        self._train = splits.train
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = build(architecture, signature)
         self._charges = [(target, target.prices(costs or {})) for target in self.network.targets]
         fit_normalization(self.network, splits.train)
         self.network.to(self.device)
+        made = None if shadow is None else shadow(self.network)
+        self.trained, self.splits = (self.network, splits) if made is None else made
+        self._train = self.splits.train
         self._steps = math.ceil(len(splits.train) / self.recipe.batch_size)
         self._optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
+            [{"params": weights, "rate": rate} for rate, weights in learning(self.network)],
+            self.recipe.learning_rate,
+            weight_decay=self.recipe.weight_decay,
         )
 
     def _build_teacher(
@@ -129,9 +141,12 @@ class TrainingRun:
     def _epoch(self) -> None:
         # Seeded by the epoch, so that a run continued from a checkpoint sees what it would have seen.
         generator = torch.Generator().manual_seed(self._seed * 100_003 + self.epochs_done)
-        self.network.train()
+        self.trained.train()
         order = torch.randperm(len(self._train), generator=generator)
         total = 0.0
+        batches = torch.split(order, self.recipe.batch_size)
+        if not any(group["params"] for group in self._optimizer.param_groups):
+            order = batches[0]  # nothing learns, so one batch says what there is to say
         for step, rows in enumerate(torch.split(order, self.recipe.batch_size)):
             if len(rows) < 2:  # batch normalisation cannot learn from a single input
                 continue
@@ -139,7 +154,7 @@ class TrainingRun:
             x = augment(self._train.x[rows], generator, shift=self.recipe.shift, flip=self.recipe.flip)
             progress = (self.epochs_done * self._steps + step) / (self.epochs * self._steps)
             x = x.to(self.device)
-            run = self.network.simulate(x, progress=progress, generator=generator)
+            run = self.trained.simulate(x, progress=progress, generator=generator)
             total += self._step(run, self._train.y[rows].to(self.device), progress, self._taught(x)) * len(rows)
         self.epochs_done += 1
         self.train_loss.append(total / len(order))
@@ -168,6 +183,8 @@ class TrainingRun:
         loss = loss + confidence_loss(run.scores, run.logits, y)
         if not math.isfinite(value + float(loss.item())):
             raise EvaluationFailed(f"the training loss became {value} in epoch {self.epochs_done + 1}")
+        if not loss.requires_grad:  # an adopted network, frozen, with nothing new in it
+            return value
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
         self._optimizer.step()
@@ -181,7 +198,7 @@ class TrainingRun:
         else:
             factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
         for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * factor
+            group["lr"] = self.recipe.learning_rate * factor * group.get("rate", 1.0)  # old checkpoints have none
 
     def save(self, file: Path) -> None:
         """Write a checkpoint atomically: a reader sees the old one or the new one, never half of one."""

@@ -8,6 +8,7 @@ from typing import final
 
 import numpy as np
 
+from ..evaluators.evaluators import evaluator_of
 from ..hardware.book import LatencyBook
 from ..spaces.architecture import Architecture
 from ..spaces.scope import Chance, Scalar, Scope, Suggester
@@ -142,7 +143,7 @@ class Proposer:
             level=level,
             seed=strategy.seed,
             fidelity=budget.epochs,
-            evaluator=strategy.evaluator,
+            evaluator=evaluator_of(architecture, strategy.evaluator).name,
             created_at=self._clock(),
             optuna_trial=trial,
         )

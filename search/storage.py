@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, final
 from ..evaluators.data import Data, restore_data, save_data
 from ..hardware.database import guest_url, prepare_guest
 from ..hardware.table import LatencyTable
+from ..spaces.adopted import shelf
+from ..spaces.backbones import Adopted
 from ..spaces.errors import StoreError
+from ..spaces.space import Space
 from .inside import inside
 from .ledger.store import Ledger
 
@@ -39,7 +42,7 @@ class Storage:
     tracking: str | None = None
 
     def prepare(self) -> None:
-        """Create the folder.
+        """Create the folder, and let this process find the models in it.
 
         Raises:
             StoreError: if it cannot be written.
@@ -57,6 +60,7 @@ class Storage:
             raise StoreError(
                 f"storage {str(self.folder)!r} cannot be written ({error.strerror}); name another folder"
             ) from None
+        shelf.add_shelf(self.folder / shelf.MODELS)
 
     @property
     def ledger_url(self) -> str:
@@ -142,6 +146,12 @@ class Storage:
         partial = file.with_suffix(f".{os.getpid()}.partial")
         save_data(partial, data)
         partial.replace(file)
+
+    def keep_models(self, space: Space) -> None:
+        """Copy the adopted models of a space, so that any process that sees the storage can build them."""
+        for backbone in space.backbones:
+            if isinstance(backbone, Adopted):
+                shelf.copy_to(self.folder / shelf.MODELS, backbone.model)
 
     def kept_data(self, data_id: str, name: str) -> Data:
         """The data of a search.

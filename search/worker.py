@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from ..evaluators.atomic import cannot_be_written
-from ..evaluators.evaluator import AbstractEvaluator, AbstractSession, Task
-from ..evaluators.evaluators import evaluator
+from ..evaluators.evaluator import AbstractSession, Task
+from ..evaluators.evaluators import evaluator_of
 from ..evaluators.operating import OperatingPoint
 from ..evaluators.splits import Part, Splits
 from ..hardware.book import LatencyBook
+from ..spaces.adopted import shelf
 from ..spaces.architecture import Architecture
 from ..spaces.errors import EvaluationFailed
 from ..spaces.signature import Signature
@@ -41,7 +42,7 @@ class Assignment:
         signature: inputs and classes, as a mapping.
         book: latencies, as a mapping.
         decisions: decision schemes that policies may use.
-        evaluator: name of the evaluator.
+        evaluator: name of the evaluator; one that gives the same of a candidate for less may take its place.
         epochs: full fidelity.
         rungs: epochs at which to report.
         seed: of every training.
@@ -102,11 +103,11 @@ class Worker:
 
     def __init__(self, assignment: Assignment, *, clock: Callable[[], float] = time.monotonic) -> None:
         torch.set_num_threads(assignment.threads)
+        shelf.add_shelf(Path(assignment.folder).parents[1] / shelf.MODELS)  # of the storage that it lies in
         self._assignment = assignment
         self._clock = clock
         self._splits = assignment.splits()
         self._book = LatencyBook.from_mapping(assignment.book)
-        self._evaluator: AbstractEvaluator = evaluator(assignment.evaluator)
         self._session: AbstractSession | None = None
         self._number = -1
         self._task: Task | None = None
@@ -152,7 +153,8 @@ class Worker:
         curve: list[Mapping[str, float]] = []
         again = False
         if self._session is None:
-            self._session = self._evaluator.start(self._task, self._splits, self._book)
+            chosen = evaluator_of(self._task.architecture, self._assignment.evaluator)
+            self._session = chosen.start(self._task, self._splits, self._book)
             curve.extend(self._session.history())
             # A death may have come between a rung and its report: report again, the first verdict stands.
             again = self._session.epochs_done in rungs

@@ -1,8 +1,9 @@
 """What can be built: backbones, families, decision schemes, and the networks made of them."""
 
+from .adoption import adopt
 from .architecture import Architecture
 from .backbone import AbstractBackbone, Backbone, Signature
-from .backbones import BACKBONES, FrameRecurrent, InvertedResidual, Recurrent, Residual
+from .backbones import BACKBONES, Adopted, FrameRecurrent, InvertedResidual, Recurrent, Residual
 from .decisions import DECISIONS
 from .families import (
     FAMILIES,
@@ -40,6 +41,7 @@ __all__ = [
     "GRADIENTS",
     "AbstractBackbone",
     "AbstractFamily",
+    "Adopted",
     "Architecture",
     "Backbone",
     "CoarseUpdate",
@@ -69,6 +71,7 @@ __all__ = [
     "Space",
     "SqueezeExcitation",
     "TemporalExit",
+    "adopt",
     "build",
     "describe",
 ]

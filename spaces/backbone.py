@@ -34,6 +34,8 @@ class Backbone(nn.Module):
         view: what exit heads see of the features after any block; the features themselves if absent.
         peek: what gates see of the features before any block; what exit heads see if absent.
         least_side: of the smallest images that it takes; None: it takes inputs of one shape only.
+        raw: whether the stem takes inputs as they are; else they are brought to zero mean and unit variance before.
+        skippable: whether each block adds its input to what it makes; empty: all that keep the shape of their features.
 
     A view and a peek have no weights but such as the head uses.
 
@@ -51,6 +53,8 @@ class Backbone(nn.Module):
         view: nn.Module | None = None,
         peek: nn.Module | None = None,
         least_side: int | None = None,
+        raw: bool = False,
+        skippable: tuple[bool, ...] = (),
     ) -> None:
         super().__init__()
         if sum(stages) != len(blocks):
@@ -62,6 +66,8 @@ class Backbone(nn.Module):
         self.view = nn.Identity() if view is None else view
         self.peek = self.view if peek is None else peek
         self.least_side = least_side
+        self.raw = raw
+        self.skippable = skippable
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `b x c` of the plain, static network."""
@@ -93,6 +99,7 @@ class Outline:
         tileable: whether each block can run on tiles of its features.
         reads: whether each block reads a piece of the input, and may leave it out.
         pads: whether each block's piece may hold nothing but padding.
+        skippable: whether each block adds its input to what it makes; empty: all that keep the shape of their features.
     """
 
     stages: tuple[int, ...]
@@ -110,6 +117,7 @@ class Outline:
     tileable: tuple[bool, ...] = ()
     reads: tuple[bool, ...] = ()
     pads: tuple[bool, ...] = ()
+    skippable: tuple[bool, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -149,7 +157,8 @@ class Outline:
     @property
     def residual(self) -> tuple[int, ...]:
         """Blocks whose features have the shape of their inputs: without such a block the network still fits."""
-        return tuple(i for i, shape in enumerate(self.feature_shapes) if shape == self.before(i))
+        same = (i for i, shape in enumerate(self.feature_shapes) if shape == self.before(i))
+        return tuple(i for i in same if not self.skippable or self.skippable[i])
 
 
 class AbstractNarrowable(nn.Module, abc.ABC):
@@ -285,6 +294,7 @@ def outline(backbone: Backbone, signature: Signature) -> Outline:
         tuple(isinstance(block, AbstractTileable) for block in backbone.blocks),
         tuple(isinstance(block, AbstractChunk) for block in backbone.blocks),
         tuple(isinstance(block, AbstractChunk) and block.pads for block in backbone.blocks),
+        backbone.skippable,
     )
 
 

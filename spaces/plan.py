@@ -113,7 +113,8 @@ class Plan:
             SpecError: if two steps fork the network, or exits of several families do not go together.
         """
         chain = _Chain()
-        before = (*self._start, Normalize(self.signature), *self._before_stem)
+        normalised = () if self.backbone.raw else (Normalize(self.signature),)
+        before = (*self._start, *normalised, *self._before_stem)
         for step in (*before, self.backbone.stem, *self._first):
             chain.add(step)
         for block, following in zip(self._blocks, self._after, strict=True):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 os.environ |= {
     "DO_NOT_TRACK": "true",
+    "DYNARCH_STEADY": "0",  # tests run beside each other, and look at no time
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MPLBACKEND": "Agg",

@@ -59,7 +59,8 @@ def test_every_evaluator_is_found_by_its_name() -> None:
     with pytest.raises(UnknownNameError) as caught:
         evaluator("from_scrach")
     assert str(caught.value) == (
-        "search.evaluator: 'from_scrach' is not known; did you mean 'from_scratch'? (known: from_scratch)"
+        "search.evaluator: 'from_scrach' is not known; did you mean 'from_scratch'?"
+        " (known: from_scratch, frozen_backbone, nothing)"
     )
 
 

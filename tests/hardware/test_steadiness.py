@@ -118,5 +118,8 @@ def test_every_call_of_a_stream_waits() -> None:
     assert np.count_nonzero(found == 2.0) >= 55
 
 
-def test_only_devices_whose_neighbours_add_time_are_waited_for() -> None:
+def test_only_devices_whose_neighbours_add_time_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DYNARCH_STEADY")  # set for all tests
     assert sentinel_of(Cpu()) is not None
+    monkeypatch.setenv("DYNARCH_STEADY", "0")
+    assert sentinel_of(Cpu()) is None

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, final
 
 from torch import nn
 
+from ...adopted.tape import Tape
 from ...backbone import Outline
 from ...block_family import AbstractBlockChoice, AbstractGatedFamily
 from ...choice_step import Branch
@@ -142,8 +143,14 @@ def _experts(block: nn.Module, number: int) -> list[nn.Module]:
 
 
 def fresh_copy(block: nn.Module) -> nn.Module:
-    """A block of the same build with weights of its own, drawn anew where its layers know how."""
+    """A block of the same build with weights of its own, drawn anew where its layers know how.
+
+    An adopted one begins with the weights that it has, which then learn as fast as new ones.
+    """
     made = copy.deepcopy(block)
+    if isinstance(made, Tape):
+        made.thaw()
+        return made
     for module in made.modules():
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):

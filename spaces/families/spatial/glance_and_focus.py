@@ -154,9 +154,8 @@ class GlanceAndFocus(AbstractFamily):
         plan.insert_start(GlanceStep(Resize(*size), size))
         shape, schemes = outline.viewed(outline.blocks - 1), tuple(m for m in DECISIONS if m.name in choice.decisions)
         # The reader is a fresh copy of the plain backbone, whatever other families make of the one that glances.
-        reader = nn.Sequential(
-            Normalize(plan.signature), fresh_copy(backbone.stem), *(fresh_copy(block) for block in backbone.blocks)
-        )
+        copies = [fresh_copy(module) for module in (backbone.stem, *backbone.blocks)]
+        reader = nn.Sequential(*(copies if backbone.raw else (Normalize(plan.signature), *copies)))
         policy = _policy(outline.feature_shapes[-1][0], choice.grid**2)
         look = Look(policy, Patches(outline.input_shape, size, choice.grid), reader)
         token = seen_token(backbone.view, HEAD)
