@@ -37,7 +37,7 @@ class Draft:
     ) -> None:
         self._sampler = sampler
         self._fixed = dict(fixed)
-        self._view: Any = _View(study, trials, self)
+        self._view = cast(optuna.Study, _View(study, trials, self))
         self._space: dict[str, BaseDistribution] = {}
         self._relative: dict[str, Any] | None = None
         self.system_attrs: dict[str, Any] = {"fixed_params": self._fixed} if fixed else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -46,7 +46,7 @@ class History:
         if self._best is not None and trial.number < self._best[0]:
             self._best = None
         if before is None and trial.user_attrs.get(EXTRA):
-            candidate = trial.user_attrs.get(CANDIDATE)
+            candidate: Any = trial.user_attrs.get(CANDIDATE)
             self._extras[candidate] = self._extras.get(candidate, 0) + 1
 
     def __len__(self) -> int:

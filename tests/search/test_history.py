@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pytest
@@ -18,7 +18,7 @@ from dynarch.search.samplers.history import History
 from dynarch.spaces.scope import Scalar, Scope
 from dynarch.tests.inline_searches import SPACE, quick_folder, small_data
 
-DIRECTIONS = ("maximize", "minimize")
+DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
 # As `make_sampler` makes them, but as Optuna has them.
 PLAIN: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=10, seed=seed),
