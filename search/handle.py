@@ -21,6 +21,7 @@ from .display import Display
 from .driver import REPORT, Driver
 from .events import Event, Watcher
 from .front_point import FrontPoint
+from .guaranteed import Method, guaranteed
 from .lease import release_if_dead
 from .ledger.entities import Counts, Point
 from .ledger.store import Ledger
@@ -223,6 +224,18 @@ class Search:
             evaluations = {e.number: e for e in ledger.evaluations(self.id)}
         made = [self._point(p, Architecture.from_mapping(evaluations[p.number].architecture)) for p in points]
         return tuple(sorted(made, key=lambda point: min(v for k, v in point.tune.items() if "latency_ms@" in k)))
+
+    def guaranteed(
+        self, max_drop: float, *, confidence: float = 0.95, method: Method = "learn_then_test"
+    ) -> tuple[FrontPoint, ...]:
+        """The points of the front whose accuracy drops by no more than `max_drop`, as a fraction, against the same
+        network run whole: with that confidence for all of them at once; see `dynarch.search.guaranteed`.
+
+        Raises:
+            SpecError: if drop, confidence or method make no promise.
+            DataError: if the certify split is too small for it.
+        """
+        return guaranteed(self.front(), max_drop=max_drop, confidence=confidence, method=method)
 
     def _retargeted(self, device: AbstractDevice | None, environment: str | None, batch: int) -> tuple[FrontPoint, ...]:
         problem = self.problem()
