@@ -89,7 +89,7 @@ def learn_then_test(losses: Drops, *, limit: float, confidence: float) -> int:
     for index, column in enumerate(losses.T):
         if p_value(column, limit) > 1 - confidence:
             return index
-    return losses.shape[1]
+    return int(losses.shape[1])
 
 
 def conformal(losses: Drops, *, limit: float) -> int:
