@@ -12,13 +12,15 @@ from typing import Any, final
 
 from rich.console import Console
 
+from ..evaluators.splits import Part, visible_splits
 from ..hardware.device import AbstractDevice, one_thread
 from ..spaces.architecture import Architecture
 from ..spaces.errors import SearchBusyError, SpecError, StoreError
 from ..spaces.policy import Policy
+from .attacked import Attacked, attack
 from .candidate import candidate_folder
 from .display import Display
-from .driver import REPORT, Driver
+from .driver import BOOK, REPORT, Driver
 from .events import Event, Watcher
 from .front_point import FrontPoint
 from .guaranteed import Method, guaranteed
@@ -236,6 +238,24 @@ class Search:
             DataError: if the certify split is too small for it.
         """
         return guaranteed(self.front(), max_drop=max_drop, confidence=confidence, method=method)
+
+    def under_attack(self, epsilon: float, *, inputs: int = 256, steps: int = 10) -> tuple[Attacked, ...]:
+        """Each point of the front on inputs that are moved, by at most `epsilon` in every number, to cost the most.
+
+        Args:
+            epsilon: in units of the raw inputs.
+            inputs: of the certify split, at most.
+            steps: gradient steps of the attack.
+
+        Raises:
+            SpecError: if inputs are texts, or the distance is not positive.
+            DataError: if a candidate's files are gone.
+        """
+        problem = self.problem()
+        whole = visible_splits(problem.data, problem.splits, problem.strategy.seed).certify
+        part, seed = Part(whole.x[:inputs], whole.y[:inputs]), problem.strategy.seed
+        with one_thread():
+            return attack(self.front(), part, self.folder / BOOK, epsilon=epsilon, steps=steps, seed=seed)
 
     def _retargeted(self, device: AbstractDevice | None, environment: str | None, batch: int) -> tuple[FrontPoint, ...]:
         problem = self.problem()

@@ -78,7 +78,7 @@ class Decider(nn.Module):
     def _decide(self, logits: Tensor, run: Simulation) -> Tensor:
         """As at run time."""
         if self.knob is not None:
-            run.margins.setdefault(self.knob, []).extend(self._margins(logits.detach()))
+            run.margins.setdefault(self.knob, []).extend(self._margins(logits))
         picked = logits.argmax(1)
         if run.shuffle is not None:
             order = torch.randperm(len(picked), generator=run.shuffle, device=run.shuffle.device)

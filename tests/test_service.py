@@ -82,6 +82,17 @@ def test_every_candidate_is_recorded_once(service: SearchService, search: Search
     assert {each.attempts for each in evaluations(service, search.id)} == {1}
 
 
+def test_a_front_tells_what_it_guarantees_and_what_attacks_cost(search: Search, front: tuple[FrontPoint, ...]) -> None:
+    """A drop of nine tenths is beyond everybody; of an attack the whole front is told, with the same metrics."""
+    assert search.guaranteed(0.9, confidence=0.6) == front
+    attacked = search.under_attack(0.1, inputs=16, steps=1)
+    assert [each.point for each in attacked] == list(front)
+    for each in attacked:
+        assert each.attacked.keys() == each.clean.keys()
+        assert each.slowdown > 0
+        assert each.clean["parameters"] == each.attacked["parameters"]
+
+
 def test_only_fully_trained_candidates_are_on_the_front(
     service: SearchService, search: Search, front: tuple[FrontPoint, ...]
 ) -> None:
