@@ -58,7 +58,7 @@ def slowed(
     generator = torch.Generator().manual_seed(seed)
     low, high = float(x.min()), float(x.max())
     found = []
-    for clean in x.split(_BATCH):
+    for clean in torch.split(x, _BATCH):
         free = _free(clean, network.signature)
         moved = clean + epsilon * free * (2 * torch.rand(clean.shape, generator=generator) - 1)
         for _ in range(steps):

@@ -309,6 +309,15 @@ def test_front_as_json(call: Call, demo: tuple[Path, Ended]) -> None:
         assert (Path(row["folder"]) / "weights.safetensors").exists()
 
 
+def test_what_a_search_has_measured_travels(call: Call, demo: tuple[Path, Ended], tmp_path: Path) -> None:
+    file, other = tmp_path / "table.jsonl", tmp_path / "other"
+    assert call("table", "export", file, "--storage", demo[0])[::2] == (0, "")
+    assert call("table", "import", file, "--storage", other)[::2] == (0, "")
+    again = tmp_path / "again.jsonl"
+    assert call("table", "export", again, "--storage", other)[::2] == (0, "")
+    assert again.read_bytes() == file.read_bytes()
+
+
 def test_status_and_front_as_tables(call: Call, demo: tuple[Path, Ended]) -> None:
     service = SearchService(demo[0])
     code, out, _ = call("status", "--storage", demo[0])

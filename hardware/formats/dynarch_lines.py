@@ -247,8 +247,11 @@ class _Reader:
         payload: Any = line.take("payload")
         if not isinstance(payload, dict):
             line.refuse(f"field 'payload' must be an object, but is {shown(payload)}")
+        batch = payload.get("batch", 1)
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            line.refuse(f"payload.batch must be an integer of at least 1, but is {shown(batch)}")
         try:
-            Correction.from_dict(payload)
+            Correction.from_dict({name: value for name, value in payload.items() if name != "batch"})
         except SpecError as error:
             line.refuse(str(error))
         name, created_at = line.text("correction_id"), line.number("created_at")

@@ -79,7 +79,7 @@ def test_a_round_trip_loses_nothing(tmp_path: Path, text: str, backend: str) -> 
         assert table.entries(E, [CONV.hash], [1, 8], version=version)[CONV.hash, 1].ms == 2.0
         assert table.entries(E, [CONV.hash], [8], version=version, density=(1, 4))[CONV.hash, 8].ms == 3.0
         latest = table.corrections(E, version)[-1]
-        assert (latest.correction_id, dict(latest.payload)) == ("a later one", FITTED.to_dict())
+        assert (latest.correction_id, dict(latest.payload)) == ("a later one", {**FITTED.to_dict(), "batch": 8})
 
 
 def test_the_same_file_again_changes_nothing(tmp_path: Path, text: str, table: LatencyTable) -> None:
