@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from dynarch import Problem
+from dynarch.search.candidate_run import candidate_run
 from dynarch.search.ledger import Counts, Ledger
-from dynarch.search.records import RETRY_SECONDS, candidate_run
+from dynarch.search.records import RETRY_SECONDS
 from dynarch.search.report import write_report
 from dynarch.search.report_rows import FrontReport, ReportRow
 from dynarch.search.summary import Standing
@@ -39,7 +40,7 @@ def test_a_candidate_tells_what_it_is_and_how_it_went(ledger: Ledger, problem: P
     assert run.architecture_id == architecture.id
     assert run.params["network"].startswith("residual w4 d1-1-1, exits")
     assert run.params["early_exit.objective"] == "equal"
-    assert run.tags == {"family": "early_exit", "backbone": "residual", "pareto": "false"}
+    assert run.tags == {"family": "early_exit", "backbone": "residual", "stage": "full", "pareto": "false"}
     assert (run.metrics["seconds"], run.metrics["epochs"]) == (2.5, 3.0)
     assert run.curves == {"train_loss": [(1, 2.0)], "final_accuracy": [(2, 0.75)]}  # what was not finite is left out
     assert (run.started_at_ms, run.ended_at_ms) == (5_000, 20_000)
@@ -62,6 +63,7 @@ def test_a_static_candidate_that_failed(ledger: Ledger, problem: Problem, search
     ledger.finish(search_id, 0, state="failed", finished_at=6.0, epochs_done=1, seconds=1.0, cause="no memory")
     run = candidate_run(problem, known(ledger, search_id, 0), [])
     assert (run.state, run.cause, run.tags["family"], run.curves) == ("failed", "no memory", "static", {})
+    assert run.tags["stage"] == "failed"
     assert run.metrics == {"seconds": 1.0, "epochs": 1.0}
 
 
