@@ -16,7 +16,7 @@ from PIL import Image
 from plotly.subplots import make_subplots
 
 from ...evaluators.data import Data
-from .style import FAINT, INK, dressed
+from .style import FAINT, INK, SHADES, dressed
 
 _VEIL = np.array((38, 70, 120), dtype=float)  # over what was not looked at
 _FRAMES = 6
