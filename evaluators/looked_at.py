@@ -78,7 +78,7 @@ def _mask(
     size = (shape[-2], shape[-1]) if network.signature.kind == "image" and len(shape) == 3 else (shape[0], 1)
     shown = [grid.numpy().astype(np.float64) for grid in recorder.shown.values()]
     if what == "tiles" and shown:
-        return what, np.mean([_stretched(grid, size) for grid in shown], axis=0)
+        return what, sum(_stretched(grid, size) for grid in shown) / np.float64(len(shown))
     if what == "patches" and shown:
         return what, _patches(network, shown[-1], size)
     if what == "tokens" and kept:
@@ -120,7 +120,8 @@ def _tokens(network: DynamicNetwork, kept: NDArray[np.int64], size: tuple[int, i
     rows, columns = -(-size[0] // patch), -(-size[1] // patch)
     grid = np.zeros(rows * columns)
     grid[kept] = 1
-    return np.kron(grid.reshape(rows, columns), np.ones((patch, patch)))[: size[0], : size[1]]
+    mask = np.repeat(np.repeat(grid.reshape(rows, columns), patch, axis=0), patch, axis=1)
+    return mask[: size[0], : size[1]]
 
 
 def _chunks(step: AbstractStep) -> dict[str, list[ReadChunk]]:

@@ -108,12 +108,12 @@ def compare(a: Side, b: Side) -> Comparison:
         for way, *pair in zip(directions, a.reference, b.reference, strict=True)
     )
     sides = [1.0 - low if way == MAXIMIZE else low for way, low in zip(directions, reference, strict=True)]
-    volumes = [hypervolume(rows, directions, reference) / float(np.prod(sides)) for rows in values]
+    volume_a, volume_b = (hypervolume(rows, directions, reference) / float(np.prod(sides)) for rows in values)
     points = [
         *_compared("A", a, values[0], (b, values[1]), directions),
         *_compared("B", b, values[1], (a, values[0]), directions),
     ]
-    return Comparison(a.id, b.id, objectives, split, reference, *volumes, tuple(points), _notes(a, b))
+    return Comparison(a.id, b.id, objectives, split, reference, volume_a, volume_b, tuple(points), _notes(a, b))
 
 
 def _common(a: Side, b: Side) -> tuple[str, ...]:

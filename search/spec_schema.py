@@ -23,6 +23,7 @@ from ..spaces.decisions import DECISIONS
 from ..spaces.families import FAMILIES
 from ..spaces.gates import GATES
 from ..spaces.gradients import GRADIENTS
+from ..spaces.little import Little
 from ..spaces.recipe import Recipe
 from ..spaces.spec import AbstractSpec
 from .placement import Cluster
@@ -116,6 +117,8 @@ def _table(names: str, entries: Schema) -> Schema:
 
 def _spec(kind: type[Any]) -> Schema:
     """The table that a class reads."""
+    if kind is Little:  # a table of backbones, as that of the space
+        return {**_closed({member.name: _spec(member) for member in BACKBONES}), "description": _head(kind)}
     required = [
         field.name
         for field in dataclasses.fields(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,25 @@ def report_of(search_id: str, *, member: int) -> FrontReport:
         machine_change=0.125,
         machine_noise=0.05,
     )
+
+
+def test_exit_shares_and_gate_rates_are_metrics(ledger: Ledger, problem: Problem, search_id: str) -> None:
+    """Of the point at the candidate's level. What carries inputs to a branch runs when it does, and is left out."""
+    evaluation = add(ledger, problem, search_id, 1)
+    recorded = {"exit_share": [0.5, 0.25, 0.25], "usage": {"branch.0.1": 0.75, "move.0.1": 0.75, "tiles.2": 0.5}}
+    points = [replace(point, metrics={**point.metrics, **recorded}) for point in points_of(ledger, search_id, 1)]
+    metrics = candidate_run(problem, evaluation, points).metrics
+    shares = {name: value for name, value in metrics.items() if name.endswith("_share")}
+    assert shares == {"exit_0_share": 0.5, "exit_1_share": 0.25, "final_share": 0.25}
+    assert {name for name in metrics if name.startswith("rate/")} == {"rate/branch.0.1", "rate/tiles.2"}
+    assert metrics["rate/tiles.2"] == 0.5
+
+
+def test_how_far_a_candidate_came_can_be_filtered_by(ledger: Ledger, problem: Problem, search_id: str) -> None:
+    evaluation = add(ledger, problem, search_id, 1)
+    stopped = replace(evaluation, state="stopped", epochs_done=2)
+    assert candidate_run(problem, stopped, []).tags["stage"] == "rung 2"
+    assert candidate_run(problem, replace(evaluation, cause="beaten"), []).run_tags(search_id, "p").items() >= {
+        ("mlflow.note.content", "finished: beaten"),
+        ("dynarch.cause", "beaten"),
+    }
