@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final, final
@@ -20,6 +20,7 @@ from .book import DevicePages
 from .correction import Observation
 from .device import AbstractDevice
 from .inventory import costs_of
+from .session import Session
 from .streams import Run, Streams
 from .timer import Clock
 
@@ -89,6 +90,7 @@ def observe(
     rounds: int = ROUNDS,
     calls: int = CALLS,
     clock: Clock = time.perf_counter_ns,
+    sessions: Iterable[Session] = (),
 ) -> list[Observation]:
     """Every path of every network: streams of calls that take the paths in turns, as inputs do that differ.
 
@@ -100,6 +102,7 @@ def observe(
         rounds: visits to each network; of each call the fastest counts.
         calls: of each path in a visit.
         clock: nanoseconds.
+        sessions: that measured the parts, so that the networks wait for a machine as fast as it was then.
 
     Raises:
         MissingEntryError: if a part has no entry.
@@ -113,7 +116,7 @@ def observe(
         order = np.random.default_rng([seed, number]).permutation(np.repeat(np.arange(len(ways)), calls))
         taken.append(order)
         runs.append(_bind(device.prepare(network), device.place(example), [ways[path].policy for path in order]))
-    streams = Streams(runs, [len(order) for order in taken], device=device, seed=seed, clock=clock)
+    streams = Streams(runs, [len(order) for order in taken], device=device, seed=seed, clock=clock, sessions=sessions)
     fastest = streams.fastest(rounds)
     return [
         Observation(total, parts, float(np.median(ms[order == path])), relsd, number)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, final
 
 from .device import AbstractDevice, Environment
-from .session import Session, canaries, check_canaries, open_session
+from .session import Session, best_checks, canaries, check_canaries, open_session
 from .steadiness import sentinel_of
 from .timer import Clock, Task
 from .timer import Protocol as Timing
@@ -54,23 +54,14 @@ def shift(now: Session, then: Sequence[Session]) -> Shift | None:
     """How a machine changed, by the canaries of a session and of earlier ones; None if they have none in common.
 
     The best check of each canary counts, as a table's entries are best rounds, and the median of the canaries, as
-    one may meet a neighbour. The noise is what the checks of one session differ by.
+    one may meet a neighbour. The noise is what the best checks of one session differ by.
     """
-    before, after = _best(then), _best([now])
+    before, after = best_checks(then), best_checks([now])
     ratios = [after[name] / before[name] for name in after.keys() & before.keys()]
     if not ratios:
         return None
     change = math.exp(statistics.median(map(math.log, ratios))) - 1
-    return Shift(change, max(AT_LEAST, now.drift, *(each.drift for each in then)))
-
-
-def _best(sessions: Sequence[Session]) -> dict[str, int]:
-    best: dict[str, int] = {}
-    for session in sessions:
-        for check in session.checks:
-            for name, value in check:
-                best[name] = max(1, min(value, best.get(name, value)))
-    return best
+    return Shift(change, max(AT_LEAST, now.scatter, *(each.scatter for each in then)))
 
 
 @final

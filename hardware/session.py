@@ -11,7 +11,7 @@ import secrets
 import statistics
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
@@ -70,6 +70,17 @@ class Session:
         return float(statistics.median(max(values) / max(min(values), 1) - 1 for values in series))
 
     @property
+    def scatter(self) -> float:
+        """Median over the canaries of how far the second best check lies above the best, as a fraction.
+
+        How sure the best is. The slowest check tells of a passing neighbour alone, whom the best has outlasted.
+        """
+        if len(self.checks) < 2:
+            return 0.0
+        series = (sorted(value for _, value in each)[:2] for each in zip(*self.checks, strict=True))
+        return float(statistics.median(second / max(best, 1) - 1 for best, second in series))
+
+    @property
     def verdict(self) -> Verdict:
         """What the canaries say; `open` while the session runs or if it was killed."""
         if not self.finished:
@@ -87,6 +98,16 @@ class Session:
         """This session with one more canary check."""
         load = (*self.load, os.getloadavg()[0]) if hasattr(os, "getloadavg") else self.load
         return replace(self, checks=(*self.checks, tuple(values_ns.items())), load=load)
+
+
+def best_checks(sessions: Iterable[Session]) -> dict[str, int]:
+    """The fastest that each canary ever was, in nanoseconds."""
+    best: dict[str, int] = {}
+    for session in sessions:
+        for check in session.checks:
+            for name, value in check:
+                best[name] = max(1, min(value, best.get(name, value)))
+    return best
 
 
 def open_session(seed: int, protocol: Protocol) -> Session:

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from typing import Final, final
 
 from .device import AbstractDevice
-from .session import canaries
+from .session import Session, best_checks, canaries
 from .timer import Clock, Task
 
 LIMIT: Final = 1.15  # slow spells were seen at 1.4 to 1.9, fast ones within 1.1
 _CALLS: Final = 3
 _FIRST_LOOKS: Final = 30
 _ALLOWANCE_NS: Final = 5_000_000_000
+_KNOWN_ALLOWANCE_NS: Final = 30_000_000_000
+_SENTINEL: Final = "conv3x3"
 _SHARE: Final = 1.0
 
 
@@ -36,6 +39,7 @@ class Sentinel:
         limit: how much slower than the best still counts as steady.
         allowance_ns: waiting that is allowed from the start.
         share: further waiting, as a share of the time that passes without waiting.
+        known_ns: what the task took when the machine was fast, if that was seen before; 0 if not.
     """
 
     def __init__(
@@ -46,13 +50,14 @@ class Sentinel:
         limit: float = LIMIT,
         allowance_ns: int = _ALLOWANCE_NS,
         share: float = _SHARE,
+        known_ns: int = 0,
     ) -> None:
         self._task = task
         self._clock = clock
         self._limit = limit
         self._allowance_ns = allowance_ns
         self._share = share
-        self._best_ns = 0
+        self._best_ns = known_ns
         self._born_ns = clock()
         self.waited_ns = 0
         for _ in range(_FIRST_LOOKS):
@@ -84,12 +89,19 @@ class Sentinel:
         return self._clock() - started
 
 
-def sentinel_of(device: AbstractDevice, *, clock: Clock = time.perf_counter_ns) -> Sentinel | None:
+def sentinel_of(
+    device: AbstractDevice, *, clock: Clock = time.perf_counter_ns, sessions: Iterable[Session] = ()
+) -> Sentinel | None:
     """For devices whose neighbours only ever add time; a chip whose own clock moves has no state to wait for.
+
+    What is compared with the measurements of earlier `sessions` is waited for until the machine is as fast as it was
+    in these, and longer than usual: else a slow spell from beginning to end would pass for the machine's best.
 
     None too where the environment variable `DYNARCH_STEADY` is 0: where something else always runs, as beside the
     processes of a test suite, nothing is gained by waiting for a spell in which it does not.
     """
     if device.statistic != "min" or os.environ.get("DYNARCH_STEADY") == "0":
         return None
-    return Sentinel(canaries(device)["conv3x3"], clock=clock)
+    known_ns = best_checks(sessions).get(_SENTINEL, 0)
+    allowance_ns = _KNOWN_ALLOWANCE_NS if known_ns else _ALLOWANCE_NS
+    return Sentinel(canaries(device)[_SENTINEL], clock=clock, allowance_ns=allowance_ns, known_ns=known_ns)

@@ -7,7 +7,7 @@ tenth longer. So networks are calibrated and reported on streams of different ca
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from .correction import Floats
 from .device import AbstractDevice
 from .profile import time_network
+from .session import Session
 from .steadiness import sentinel_of
 from .timer import Clock
 
@@ -32,6 +33,7 @@ class Streams:
         device: where.
         seed: orders of networks and calls.
         clock: nanoseconds.
+        sessions: whose measurements the times shall agree with.
     """
 
     def __init__(
@@ -42,13 +44,14 @@ class Streams:
         device: AbstractDevice,
         seed: int,
         clock: Clock = time.perf_counter_ns,
+        sessions: Iterable[Session] = (),
     ) -> None:
         self._runs = runs
         self._calls = calls
         self._device = device
         self._seed = seed
         self._clock = clock
-        sentinel = sentinel_of(device, clock=clock)
+        sentinel = sentinel_of(device, clock=clock, sessions=sessions)
         self._ready = None if sentinel is None else sentinel.wait
 
     def fastest(self, rounds: int, *, on_progress: Progress | None = None) -> list[Floats]:

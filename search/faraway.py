@@ -122,7 +122,8 @@ def time_there(task: Mapping[str, Any]) -> dict[str, Any]:
     with one_thread(), _table(task["table"]) as table, turn():
         machines = Machines({"device": device}, book, table)
         machines.look()
-        rows = measure_routed(routed, torch.from_numpy(task["x"].copy()), device, seed=int(task["seed"]))
+        x, sessions = torch.from_numpy(task["x"].copy()), machines.sessions("device")
+        rows = measure_routed(routed, x, device, seed=int(task["seed"]), sessions=sessions)
         machines.look()
         shift = machines.shifts().get("device")
     return {"rows": rows, "shift": None if shift is None else (shift.change, shift.noise)}

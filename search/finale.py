@@ -98,7 +98,8 @@ class Finale:
         with turn(on_wait=lambda holder: self._note(f"waiting for process {holder}, which measures", 0, 0)):
             machines = Machines(here, book, self._table)
             machines.look()
-            timed = examiner.measure(scored, self._note, known={name: each.rows for name, each in far.items()})
+            known, sessions = {name: each.rows for name, each in far.items()}, {n: machines.sessions(n) for n in here}
+            timed = examiner.measure(scored, self._note, known=known, sessions=sessions)
             machines.look()
         shifts = {name: each.shift for name, each in far.items() if each.shift is not None}
         return timed, machines.shifts() | shifts

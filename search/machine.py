@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import final
+from typing import Final, final
 
 from ..hardware.book import LatencyBook
 from ..hardware.device import AbstractDevice
@@ -14,6 +14,7 @@ from ..hardware.table import LatencyTable
 from ..spaces.errors import StoreError
 
 LOG = logging.getLogger("dynarch")
+_LOOKS: Final = 3
 
 
 @final
@@ -32,21 +33,23 @@ class Machines:
         self._watches = {name: Watch(device) for name, device in devices.items()}
 
     def look(self) -> None:
-        """Time every device's canaries once."""
+        """Time every device's canaries, more than once, as one look may meet a neighbour."""
         for watch in self._watches.values():
-            watch.look()
+            for _ in range(_LOOKS):
+                watch.look()
 
     def shifts(self) -> dict[str, Shift]:
         """How each machine has changed since its table was measured, where that is known; a change is logged."""
         found: dict[str, Shift] = {}
         for name, watch in self._watches.items():
-            change = shift(watch.session, self._sessions(name))
+            change = shift(watch.session, self.sessions(name))
             if change is not None:
                 found[name] = change
                 (LOG.warning if change.drifted else LOG.info)("%s: %s", name, change)
         return found
 
-    def _sessions(self, name: str) -> list[Session]:
+    def sessions(self, name: str) -> list[Session]:
+        """Those that measured a device's pages."""
         pages = self._book.devices[name]
         try:
             kept = self._table.kept_sessions(pages.environment_id, version=pages.table_version)

@@ -20,6 +20,7 @@ from ..evaluators.splits import Part
 from ..hardware.book import LatencyBook
 from ..hardware.device import AbstractDevice
 from ..hardware.inventory import Costs
+from ..hardware.session import Session
 from ..hardware.streams import Streams
 from ..spaces.network import DynamicNetwork
 from ..spaces.policy import Policy
@@ -153,20 +154,26 @@ class Examiner:
         return [(inside(self._folder, candidate_folder(each.number)), each.point.policy) for each in scored]
 
     def measure(
-        self, scored: Sequence[Scored], progress: Progress | None = None, *, known: Mapping[str, Rows] | None = None
+        self,
+        scored: Sequence[Scored],
+        progress: Progress | None = None,
+        *,
+        known: Mapping[str, Rows] | None = None,
+        sessions: Mapping[str, Sequence[Session]] | None = None,
     ) -> list[Scored]:
         """The same, timed in routed mode on every device, on inputs of the test split.
 
         Args:
             progress: told of every round.
             known: what was timed already, by the name of the device.
+            sessions: device -> those of the table that it was predicted from.
         """
         routed = [(self._candidate(each.number)[0], each.point.policy) for each in scored]
-        x, seed, known = self._test.x, self._problem.strategy.seed, known or {}
-        times = {
-            name: known[name] if name in known else measure_routed(routed, x, device, seed=seed, progress=progress)
-            for name, device in self._problem.devices.items()
-        }
+        x, seed, times = self._test.x, self._problem.strategy.seed, dict(known or {})
+        for name, device in self._problem.devices.items():
+            if name not in times:
+                then = (sessions or {}).get(name, ())
+                times[name] = measure_routed(routed, x, device, seed=seed, progress=progress, sessions=then)
         return [
             replace(each, measured={name: rows[index] for name, rows in times.items()})
             for index, each in enumerate(scored)
@@ -207,6 +214,7 @@ def measure_routed(
     *,
     seed: int,
     progress: Progress | None = None,
+    sessions: Sequence[Session] = (),
 ) -> list[dict[str, float]]:
     """Mean and 95th percentile of routed mode in milliseconds an input, for each network and policy.
 
@@ -219,7 +227,7 @@ def measure_routed(
     rows = generator.permutation(np.arange(calls * device.batch) % len(x)).reshape(calls, device.batch)
     batches = [device.place(x[torch.from_numpy(row)]) for row in rows]
     runs = [_bind(device.prepare(network), policy, batches) for network, policy in routed]
-    streams = Streams(runs, [calls] * len(runs), device=device, seed=seed)
+    streams = Streams(runs, [calls] * len(runs), device=device, seed=seed, sessions=sessions)
     note = None if progress is None else partial(progress, f"timing on {device.name}")
     fastest = streams.fastest(TIMED_ROUNDS, on_progress=note)
     return [

@@ -132,7 +132,9 @@ class Profiler:
         stored = self._table.correction(fitted_on)
         if stored is not None:
             return Correction.from_dict(numbers({k: v for k, v in stored.payload.items() if k != "batch"}))
-        correction = fit(observe(self._networks(), device, pages, seed=self._seed))
+        kept = self._table.kept_sessions(pages.environment_id, version=pages.table_version)
+        sessions = [session for session, _ in kept.values()]
+        correction = fit(observe(self._networks(), device, pages, seed=self._seed, sessions=sessions))
         payload = {**correction.to_dict(), "batch": device.batch}
         self._table.put_correction(fitted_on, pages.environment_id, pages.table_version, payload)
         return correction

@@ -97,14 +97,22 @@ def test_slower_and_faster_are_judged_alike(change: float, noise: float, drifted
     assert Shift(change, noise).drifted == drifted
 
 
-def test_the_best_check_counts_and_the_others_tell_the_noise() -> None:
-    # Then 100 at best with checks 30 % apart; now 120: within the noise of that session.
+def test_the_best_check_counts_and_the_second_best_tells_the_noise() -> None:
+    # Then 100 at best, 110 the next; now 120 at best, 150 the next: within the noise of now.
     found = shift(session("now", 150, 120), [session("then", 100, 130, 110)])
     assert found is not None
     assert found.change == pytest.approx(0.2)
-    assert found.noise == pytest.approx(0.3)
+    assert found.noise == pytest.approx(0.25)
     assert not found.drifted
-    assert str(found) == "the machine ran as it did when the table was measured (within 30 %)"
+    assert str(found) == "the machine ran as it did when the table was measured (within 25 %)"
+
+
+def test_a_neighbour_in_some_of_the_checks_hides_no_drift() -> None:
+    found = shift(session("now", 180, 121, 120), [session("then", 100, 102, 150)])
+    assert found is not None
+    assert found.change == pytest.approx(0.2)
+    assert found.noise == pytest.approx(0.05)
+    assert found.drifted
 
 
 def test_of_several_sessions_the_best_is_what_the_table_rests_on() -> None:

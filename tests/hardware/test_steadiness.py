@@ -9,6 +9,7 @@ import pytest
 
 from dynarch.hardware.cpu import Cpu
 from dynarch.hardware.profile import time_network
+from dynarch.hardware.session import open_session
 from dynarch.hardware.steadiness import Sentinel, sentinel_of
 from dynarch.hardware.timer import Protocol, measure, time_task
 
@@ -32,9 +33,14 @@ class Machine:
 
         return run
 
-    def sentinel(self, *, allowance_ms: float = 1000, share: float = 1.0) -> Sentinel:
+    def sentinel(self, *, allowance_ms: float = 1000, share: float = 1.0, known_ns: int = 0) -> Sentinel:
         return Sentinel(
-            self.task(MS // 10), clock=self.clock, limit=1.15, allowance_ns=round(allowance_ms * MS), share=share
+            self.task(MS // 10),
+            clock=self.clock,
+            limit=1.15,
+            allowance_ns=round(allowance_ms * MS),
+            share=share,
+            known_ns=known_ns,
         )
 
 
@@ -59,6 +65,14 @@ def test_a_slow_spell_is_waited_out() -> None:
     assert sentinel.wait()
     assert 100 * MS <= machine.now < 102 * MS
     assert sentinel.waited_ns == pytest.approx(51 * MS, abs=MS)
+
+
+def test_a_spell_that_was_there_from_the_beginning_is_seen_by_what_is_known() -> None:
+    machine = Machine(lambda now: 1.5 if now < 100 * MS else 1.0)
+    assert machine.sentinel().wait()
+    assert machine.now < 20 * MS, "it is the best that it ever saw"
+    assert machine.sentinel(known_ns=MS // 10).wait()
+    assert 100 * MS <= machine.now < 102 * MS
 
 
 def test_patience_ends_on_a_machine_that_is_never_fast_again() -> None:
@@ -121,5 +135,9 @@ def test_every_call_of_a_stream_waits() -> None:
 def test_only_devices_whose_neighbours_add_time_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DYNARCH_STEADY")  # set for all tests
     assert sentinel_of(Cpu()) is not None
+    then = open_session(0, Protocol()).checked({"conv3x3": 1})  # a nanosecond: nothing will ever be as fast again
+    known = sentinel_of(Cpu(), sessions=[then])
+    assert known is not None
+    assert known.slowness() > 100
     monkeypatch.setenv("DYNARCH_STEADY", "0")
     assert sentinel_of(Cpu()) is None

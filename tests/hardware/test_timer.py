@@ -293,6 +293,13 @@ def test_drift_is_the_median_canary() -> None:
     assert session.accepted
 
 
+def test_scatter_is_what_the_two_best_checks_differ_by() -> None:
+    # Second over best: a 105/100, b 102/100, c 100/100; the median is 2 %, whatever the third check met.
+    session = _session({"a": 100, "b": 102, "c": 100}, {"a": 200, "b": 100, "c": 300}, {"a": 105, "b": 180, "c": 100})
+    assert session.scatter == pytest.approx(0.02)
+    assert _session({"a": 100}).scatter == 0.0
+
+
 @pytest.mark.parametrize(
     ("later", "verdict", "accepted"),
     [(102, "steady", True), (104, "flagged", True), (109, "flagged", True), (111, "rejected", False)],
