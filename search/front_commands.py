@@ -53,7 +53,9 @@ def front(
         return
     state = search.status().state
     bounded = max_latency_ms is not None or min_accuracy is not None
-    reason = "nothing keeps these bounds" if bounded and state == "finished" else f"the search is {state}"
+    reason = f"search {search.id} is {state}"
+    if state == "finished":
+        reason = "nothing keeps these bounds" if bounded else "the front is empty"
     err.print(f"no point to show: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(NOTHING_FOUND)
 

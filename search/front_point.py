@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from rich.table import Table
+from rich.text import Text
 
 from ..evaluators.from_scratch import load_candidate
 from ..spaces.architecture import Architecture
@@ -93,13 +94,18 @@ class FrontPoint:
 
 
 def points_table(points: Iterable[FrontPoint], device: str | None = None) -> Table:
-    """One line a point, latencies on a device; None is the first."""
-    table = Table("point", "network", "policy", "predicted ms", "tune", "certify", "test", "measured ms")
+    """Two lines a point, latencies in milliseconds on a device, None being the first, accuracies in percent.
+
+    Numbers are never cut; on a narrow terminal it is the networks and policies that take more lines.
+    """
+    table = Table("point", "network, policy", title="latency in ms, accuracy in %", title_justify="left")
+    for head in ("predicted", "measured", "tune", "certify", "test"):
+        table.add_column(head, justify="right", no_wrap=True)
     for point in points:
         test = "-" if point.test is None else f"{100 * point.test['accuracy']:.1f}"
         measured = (point.measured or {}).get(device or point.devices[0])
         timed = "-" if measured is None else f"{measured['latency_ms']:.3f}"
-        shares = (f"{100 * point.tune['accuracy']:.1f}", f"{100 * point.certify_accuracy:.1f}", test, timed)
-        words = (point.label, describe(point.architecture), point.policy.describe())
-        table.add_row(*words, f"{point.predicted_on(device):.3f}", *shares)
+        network = Text(f"{describe(point.architecture)}\n{point.policy.describe()}")
+        shares = (f"{100 * point.tune['accuracy']:.1f}", f"{100 * point.certify_accuracy:.1f}", test)
+        table.add_row(point.label, network, f"{point.predicted_on(device):.3f}", timed, *shares)
     return table

@@ -68,7 +68,9 @@ def test_the_front_on_a_device_of_the_search(service: SearchService) -> None:
     assert labels(call(service, "front", "--json")) == ["0.0", "0.1"]  # the newest, fastest first
     assert labels(call(service, "front", "a", "--json", "--device", "four")) == ["0.1", "0.0"]
     shown = call(service, "front", "a", "--device", "four").stdout
-    assert "2.000" in shown.splitlines()[3]
+    first = next(line for line in shown.splitlines() if "0.1" in line)
+    assert "2.000" in first
+    assert shown.index("0.1 ") < shown.index("0.0 ")
 
 
 @pytest.mark.parametrize(
@@ -156,3 +158,11 @@ print(sorted(name for name in ("ray", "mlflow") if name in sys.modules))
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["2 3 finished", "[]"]
+
+
+def test_a_table_fits_eighty_columns_and_cuts_no_number(service: SearchService) -> None:
+    line = ["front", "a", "--storage", str(service.storage.folder)]
+    shown = CliRunner().invoke(app, line, env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    for number in ("1.000", "1.500", "2.500", "37.5", "62.5", "75.0"):
+        assert number in shown

@@ -26,6 +26,7 @@ def exits(subject: Subject) -> go.Figure | None:
         "xaxis": {"tickformat": ".0%", "range": [0, 1]},
         "xaxis2": {"tickformat": ".0%"},
         "yaxis": {"title": "point of the front, the fastest at the top", "autorange": "reversed", "type": "category"},
+        "yaxis2": {"type": "category"},
         "legend": {"orientation": "h", "y": -0.12, "x": 0},
     }
     title = "Where inputs leave, and how often they are right (tune split)"
