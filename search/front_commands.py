@@ -13,7 +13,7 @@ from rich.text import Text
 from ..hardware.devices import device_from_dict
 from .comparison import Comparison
 from .front_point import points_table
-from .options import DatabaseOption, IdArgument, JsonOption, StorageOption, held
+from .options import DatabaseOption, IdArgument, JsonOption, StorageOption, held, known_ids
 from .storage import DEFAULT_STORAGE
 
 NOTHING_FOUND = 3  # exit code
@@ -61,8 +61,8 @@ def front(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="Id of a search.")],
-    b: Annotated[str, typer.Argument(help="Id of the search to compare it with.")],
+    a: Annotated[str, typer.Argument(help="Id of a search.", autocompletion=known_ids)],
+    b: Annotated[str, typer.Argument(help="Id of the search to compare it with.", autocompletion=known_ids)],
     storage: StorageOption = DEFAULT_STORAGE,
     database: DatabaseOption = None,
     as_json: JsonOption = False,

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from dynarch import Cpu, Problem, SearchService, Strategy
 from dynarch.search.frame import columns
 from dynarch.search.front_commands import NOTHING_FOUND
+from dynarch.search.options import known_ids
 from dynarch.service import app
 from dynarch.spaces.errors import SpecError, UnknownNameError
 from dynarch.tests.inline_searches import FOUR, small_data
@@ -166,3 +168,20 @@ def test_a_table_fits_eighty_columns_and_cuts_no_number(service: SearchService) 
     assert max(map(len, shown.splitlines())) <= 80
     for number in ("1.000", "1.500", "2.500", "37.5", "62.5", "75.0"):
         assert number in shown
+
+
+def test_the_shell_completes_ids(service: SearchService, tmp_path: Path) -> None:
+    def offered(storage: Path, begun: str) -> list[str]:
+        context = typer.Context(typer.main.get_command(app))
+        context.params = {"storage": str(storage)}
+        return known_ids(context, begun)
+
+    assert offered(service.storage.folder, "") == ["a", "b", "empty", "other"]  # the newest first
+    assert offered(service.storage.folder, "e") == ["empty"]
+    assert offered(tmp_path / "nowhere", "") == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_command_line_that_is_none_has_an_exit_code_of_its_own(service: SearchService) -> None:
+    for line in (("frnt",), ("front", "--max-latency", "1"), ("front", "--min-accuracy", "2"), ("compare", "a")):
+        assert call(service, *line).exit_code == 2
