@@ -78,9 +78,10 @@ def _mask(
     size = (shape[-2], shape[-1]) if network.signature.kind == "image" and len(shape) == 3 else (shape[0], 1)
     shown = [grid.numpy().astype(np.float64) for grid in recorder.shown.values()]
     if what == "tiles" and shown:
-        return what, sum(_stretched(grid, size) for grid in shown) / np.float64(len(shown))
-    if what == "patches" and shown:
-        return what, _patches(network, shown[-1], size)
+        mask: NDArray[np.float64] = np.stack([_stretched(grid, size) for grid in shown]).mean(axis=0)
+        return what, mask
+    if what == "patches":
+        return what, _patches(network, shown[-1], size) if shown else np.zeros(size)
     if what == "tokens" and kept:
         return what, _tokens(network, kept[-1], size)
     return ("everything" if what == "tiles" else what), np.ones(size if size[1] > 1 else size[0])

@@ -97,4 +97,4 @@ def hovered(page: Page, selector: str, index: int) -> str:
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
     label = page.locator(".hoverlayer .hovertext").first
     label.wait_for()
-    return label.inner_text() or label.text_content() or ""
+    return label.text_content() or ""  # an SVG has no inner text

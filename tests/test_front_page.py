@@ -95,7 +95,7 @@ def test_every_point_is_drawn_and_static_ones_are_named(page: Page, tmp_path: Pa
     page.screenshot(path=kept_folder(tmp_path) / "front-page.png", full_page=True)
     first = page.locator(".js-plotly-plot").first
     assert first.locator("path.point").count() == len(REPORT.rows)
-    legend = first.locator(".legendtext").all_inner_texts()
+    legend = first.locator(".legendtext").all_text_contents()
     kinds = ["other points", "static network", "one exit for all inputs", "random exit, same rates", "dynamic front"]
     assert legend == kinds
     assert page.locator(".js-plotly-plot").count() == 2  # the front, and hypervolume over candidates
@@ -123,7 +123,7 @@ def test_the_axis_can_be_that_of_another_device(page: Page, tmp_path: Path) -> N
     assert latencies(page) == [0.5, 1.0, 1.5]
     page.locator(".updatemenu-header").first.click()
     entries = page.locator(".updatemenu-dropdown-button")
-    assert entries.all_inner_texts() == [
+    assert entries.all_text_contents() == [
         f"{device}: {view}"
         for device in ("cpu", "phone")
         for view in ("mean, predicted", "mean, measured", "p95, predicted", "p95, measured")

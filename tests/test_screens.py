@@ -159,7 +159,7 @@ def test_the_page_of_the_front_opens_from_disk(searched: Searched, browser: Brow
         page.wait_for_selector(POINTS)
         first = page.locator(".js-plotly-plot").first
         assert first.locator("path.point").count() == len(report.rows)
-        legend = first.locator(".legendtext").all_inner_texts()
+        legend = first.locator(".legendtext").all_text_contents()
         assert "static network" in legend
         place = legend.index(FRONT)
         told = hovered(page, f".js-plotly-plot >> nth=0 >> .scatterlayer .trace >> nth={place} >> path.point", 0)

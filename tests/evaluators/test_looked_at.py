@@ -12,6 +12,7 @@ from dynarch.evaluators.looked_at import LookedAt, looked_at, masks_of
 from dynarch.spaces.backbones import Recurrent, Residual, VisionTransformer
 from dynarch.spaces.families import BlockSparse, EarlyExit, FrameSelection, GlanceAndFocus, SkipUpdate, TokenPruning
 from dynarch.spaces.family import AbstractFamily
+from dynarch.spaces.look_step import Patches
 from dynarch.spaces.network import DynamicNetwork
 from dynarch.spaces.policy import Policy
 from dynarch.spaces.probes import SIGNATURES, sample, trained
@@ -73,22 +74,26 @@ def test_the_mask_of_tokens_covers_as_many_as_stay(query: str) -> None:
 def test_the_mask_of_looks_is_what_they_fell_on() -> None:
     network, x = member(SMALL, GlanceAndFocus(looks=(2,), grid=(3,)), IMAGE)
     assert masks_of(network) == "patches"
-    (patches,) = {tuple(step.look.patches.patch) for step in network.steps if hasattr(step, "look")}
+    (patches,) = {tuple(module.patch) for module in network.modules() if isinstance(module, Patches)}
     for each in seen(network, x[:4]):
         assert patches[0] * patches[1] < each.mask.sum() <= 2 * patches[0] * patches[1]  # two places, which may overlap
     glance = looked_at(network, x[:1], Policy.single(network.exits, 0))
     assert (glance.exit_taken, glance.mask.sum()) == (0, 0.0)
 
 
-@pytest.mark.parametrize(
-    "family", [SkipUpdate(placement=("all",)), FrameSelection(placement=("all",), keep=((0.5, 1.0),))]
+READERS = (  # and where their knob stands when little is read
+    (SkipUpdate(placement=("all",)), -50.0),
+    (FrameSelection(placement=("all",), keep=((0.5, 1.0),)), -1.0),
 )
-def test_the_mask_of_chunks_is_what_was_read(family: AbstractFamily) -> None:
+
+
+@pytest.mark.parametrize(("family", "little"), READERS, ids=("skip_update", "frame_selection"))
+def test_the_mask_of_chunks_is_what_was_read(family: AbstractFamily, little: float) -> None:
     """Six steps in two chunks of three: a chunk that was read is three steps."""
     network, x = member(Recurrent(width=(6,), chunks=(2,)), family, SEQUENCE)
     assert masks_of(network) == "steps"
     counts = set()
-    for setting in ({family.name: -1.0}, {}):
+    for setting in ({family.name: little}, {}):
         for each in seen(network, x, setting):
             read = sum(count > 0 for part, count in each.ran.items() if part.startswith("branch."))
             assert each.mask.sum() == 3 * read

