@@ -220,7 +220,7 @@ class Engine:
         own = at_level(evaluation.level, len(metrics))
         self._study.tell(trial, self.problem.values(metrics[own]), self.problem.excesses(metrics[own]))
         # A crash may have come between the extras, which are always added in this order.
-        there = sum(t.extra and t.candidate == evaluation.number for t in self._study.trials())
+        there = self._study.extras(evaluation.number)
         levels = {at_level(level, len(metrics)): level for level in reversed(EXTRA_LEVELS)}
         extras = [(level, index) for index, level in sorted(levels.items()) if index != own]
         for level, index in extras[there:]:

@@ -21,6 +21,7 @@ from .frame import search_frame
 from .front_point import FrontPoint
 from .fronts import recorded_front, retargeted_front, selected
 from .gallery import PAGE, draw_pictures
+from .guaranteed import Method, guaranteed
 from .lease import release_if_dead
 from .ledger.entities import Counts
 from .ledger.store import Ledger
@@ -247,6 +248,18 @@ class Search:
             with self._storage.open_ledger() as ledger:
                 points = recorded_front(ledger, self.id, self.folder)
         return selected(points, device=name, max_latency_ms=max_latency_ms, min_accuracy=min_accuracy)
+
+    def guaranteed(
+        self, max_drop: float, *, confidence: float = 0.95, method: Method = "learn_then_test"
+    ) -> tuple[FrontPoint, ...]:
+        """The points of the front whose accuracy drops by no more than `max_drop`, as a fraction, against the same
+        network run whole: with that confidence for all of them at once; see `dynarch.search.guaranteed`.
+
+        Raises:
+            SpecError: if drop, confidence or method make no promise.
+            DataError: if the certify split is too small for it.
+        """
+        return guaranteed(self.front(), max_drop=max_drop, confidence=confidence, method=method)
 
     def compare(self, other: Search) -> Comparison:
         """This front and another one under one reference.

@@ -113,14 +113,16 @@ class Proposer:
         asked = self._study.ask(self._questions, fixed=fixed)
         scope = Scope(asked.suggester)
         architecture = space.sample(scope, signature)
-        return architecture, asked.number, scope.number(LEVEL, 0.0, 1.0)
+        level = scope.number(LEVEL, 0.0, 1.0)
+        return architecture, self._study.begin(asked), level
 
     def _ask_baseline(self, architecture: Architecture) -> tuple[Architecture, int, float]:
         """A static network, as a trial with the backbone's parameters alone."""
         self._questions += 1
         fixed = self._problem.space.static_params(architecture, self._problem.data.signature)
         asked = self._study.ask(self._questions, fixed={**fixed, LEVEL: 1.0})
-        return architecture, asked.number, answered(asked.suggester, self._problem, architecture)
+        level = answered(asked.suggester, self._problem, architecture)
+        return architecture, self._study.begin(asked), level
 
     def _record(self, architecture: Architecture, trial: int, level: float) -> Candidate | None:
         """A new candidate, unless it is known or cannot be on any front."""

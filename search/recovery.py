@@ -61,9 +61,9 @@ def reconcile_study(study: Study, ledger: Ledger, problem: Problem, search_id: s
 
 def _restored(study: Study, problem: Problem, evaluation: Evaluation) -> int:
     """A new trial with the recorded answers."""
-    asked = study.ask(evaluation.number + 1, fixed=evaluation.params, candidate=evaluation.number)  # type: ignore[arg-type]
+    asked = study.ask(evaluation.number + 1, fixed=evaluation.params)  # type: ignore[arg-type]
     answered(asked.suggester, problem, Architecture.from_mapping(evaluation.architecture))
-    return asked.number
+    return study.begin(asked, candidate=evaluation.number)
 
 
 def sweep(folder: Path, ledger: Ledger, search_id: str, *, checkpoint: str) -> None:

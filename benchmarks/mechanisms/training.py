@@ -31,7 +31,7 @@ Accuracies = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 WORK: Final = "work"  # name of the device on which a million multiply-accumulates take a millisecond
 WITHIN: Final = 0.01  # of the static network's accuracy
-SHUFFLES: Final = 4
+SHUFFLES: Final = 2
 POINTS: Final = 8
 
 

@@ -37,7 +37,8 @@ def ask(study: Study, question: int, fixed: dict[str, Scalar] | None = None) -> 
     scope = Scope(asked.suggester)
     SPACE.sample(scope, small_data().signature)
     scope.number(LEVEL, 0.0, 1.0)
-    return asked.number, study.params(asked.number)
+    number = study.begin(asked)
+    return number, study.params(number)
 
 
 def history(study: Study, questions: Sequence[int]) -> list[dict[str, Scalar]]:

@@ -1,4 +1,4 @@
-"""Samplers: which candidate to try next. The only file that knows Optuna.
+"""The study: which candidate to try next, and what became of those that were tried.
 
 One Optuna trial stands for one candidate; its parameters are the space's answers and the operating
 level at which the candidate's values were told. The candidate's points at other levels are added as
@@ -11,54 +11,32 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import Any, final
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from ..hardware.database import DATABASE_ERRORS, guest_options
-from ..spaces.errors import StoreError, UnknownNameError
-from ..spaces.scope import Scalar, Suggester
+from ...hardware.database import DATABASE_ERRORS, guest_options
+from ...spaces.errors import StoreError
+from ...spaces.scope import Scalar, Suggester
+from .draft import Draft
+from .history import CANDIDATE, EXTRA, History
+from .make import BOUNDED, make_sampler
 
 LEVEL = "level"
 BEST_TRIALS = 5  # fewer say nothing about what made them so
-CANDIDATE, EXTRA, ORPHAN = "candidate", "extra", "orphan"  # attributes of a trial
-
-
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """The sampler of that name, in the settings that suit conditional spaces and small budgets.
-
-    Multivariate, grouped TPE models the parameters of every branch that was seen together; the default
-    population of NSGA-II would leave no generation but the first below 200 trials.
-
-    Raises:
-        UnknownNameError: if there is none.
-
-    Source: Ozaki et al., "Multiobjective Tree-Structured Parzen Estimator", JAIR 2022; Deb et al., "A Fast and
-        Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE TEC 2002.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        if name == "tpe":
-            return TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=10, seed=seed)
-    if name == "nsga2":
-        return NSGAIISampler(population_size=12, seed=seed)
-    if name == "random":
-        return RandomSampler(seed=seed)
-    raise UnknownNameError("search.sampler", name, ("tpe", "nsga2", "random"))
+ORPHAN = "orphan"  # attribute of a trial
 
 
 @final
 @dataclass(frozen=True)
 class Asked:
-    """A trial that waits for its values."""
+    """A question that waits for its answers; `Study.begin` makes it a trial."""
 
-    number: int
     suggester: Suggester
 
 
@@ -83,10 +61,11 @@ class TrialRecord:
 
 @final
 class Study:
-    """An Optuna study that can be left and entered again at any moment.
+    """An Optuna study that can be left and entered again at any moment, by one writer at a time.
 
     The sampler is made anew for every question, seeded by the search's seed and the number of the question, so
-    a search that was interrupted asks on as if it had not been.
+    a search that was interrupted asks on as if it had not been. A question becomes a trial when all its answers
+    are there, in one transaction; what the study holds is also kept in memory.
 
     Args:
         url: database of the study.
@@ -111,29 +90,46 @@ class Study:
                 sampler=make_sampler(sampler, seed),
                 load_if_exists=True,
             )
+            self._history = History(directions)
+            self._history.replace(self._study.get_trials(deepcopy=False))
 
-    def ask(self, question: int, *, fixed: Mapping[str, Scalar] | None = None, candidate: int | None = None) -> Asked:
-        """Begin a trial; `fixed` answers some of its questions beforehand.
+    def ask(self, question: int, *, fixed: Mapping[str, Scalar] | None = None) -> Asked:
+        """Begin a question; `fixed` answers some of it beforehand.
 
         Args:
             question: its number in the search, which seeds the sampler.
-            fixed: answers by name.
-            candidate: which one it stands for, if that is known already.
         """
         with _errors():
-            if fixed is not None:
-                marks = None if candidate is None else {CANDIDATE: candidate}
-                self._study.enqueue_trial(dict(fixed), user_attrs=marks)
-            self._study.sampler = make_sampler(self._sampler, (self._seed * 1_000_003 + question) % 2**31)
-            trial = self._study.ask()
-            return Asked(trial.number, _Suggester(trial))
+            draft = Draft(
+                self._study,
+                make_sampler(self._sampler, (self._seed * 1_000_003 + question) % 2**31),
+                trials=self._history.shown() if self._sampler in BOUNDED else self._history.all(),
+                number=len(self._history),
+                fixed=fixed or {},
+            )
+        return Asked(_Suggester(draft))
+
+    def begin(self, asked: Asked, *, candidate: int | None = None) -> int:
+        """Keep a question and its answers as a trial that runs; its number.
+
+        Args:
+            asked: the question.
+            candidate: which one it stands for, if that is known already.
+        """
+        assert isinstance(asked.suggester, _Suggester)
+        with _errors():
+            template = asked.suggester.template({} if candidate is None else {CANDIDATE: candidate})
+            made = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
+            return self._noted(made).number
 
     def disown(self) -> int:
         """Fail what was queued and never begun, as its asker died in between; how many there were."""
         count = 0
         with _errors():
             while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                self.orphan(self._study.ask().number)
+                number = self._study.ask().number
+                self._history.replace(self._study.get_trials(deepcopy=False))
+                self.orphan(number)
                 count += 1
         return count
 
@@ -141,53 +137,55 @@ class Study:
         """End a trial that came to nothing; its question is asked again."""
         with _errors():
             if self._state(number) == TrialState.RUNNING:
-                self._trial(number).set_user_attr(ORPHAN, True)
-                self._study.tell(number, state=TrialState.FAIL)
+                self._study._storage.set_trial_user_attr(self._place(number), ORPHAN, True)
+        self._end(number, TrialState.FAIL)
 
     def attach(self, number: int, candidate: int) -> None:
         """Say which candidate a trial stands for."""
         with _errors():
-            self._trial(number).set_user_attr(CANDIDATE, candidate)
+            self._study._storage.set_trial_user_attr(self._place(number), CANDIDATE, candidate)
+            self._history[number].user_attrs[CANDIDATE] = candidate
 
     def tell(self, number: int, values: Sequence[float], constraints: Mapping[str, float]) -> None:
         """Complete a trial; constraints are kept at zero or below. A finished trial is left as it is."""
         with _errors():
             if self._state(number) != TrialState.RUNNING:
                 return
-            trial = self._trial(number)
-            for name, excess in constraints.items():
-                trial.set_constraint(name, excess)
+            if constraints:
+                trial = Trial(self._study, self._place(number))
+                for name, excess in constraints.items():
+                    trial.set_constraint(name, excess)
             self._study.tell(number, list(values))
+            self._noted(self._place(number))
 
     def prune(self, number: int) -> None:
         """End a trial whose candidate was stopped early; samplers take it for a bad one."""
-        with _errors():
-            if self._state(number) == TrialState.RUNNING:
-                self._study.tell(number, state=TrialState.PRUNED)
+        self._end(number, TrialState.PRUNED)
 
     def fail(self, number: int) -> None:
         """End a trial whose candidate failed or was refused; samplers ignore it."""
-        with _errors():
-            if self._state(number) == TrialState.RUNNING:
-                self._study.tell(number, state=TrialState.FAIL)
+        self._end(number, TrialState.FAIL)
 
     def add_extra(
         self, number: int, *, level: float, values: Sequence[float], constraints: Mapping[str, float]
     ) -> None:
         """Add the point that the candidate of trial `number` has at another level."""
+        origin = self._history[number]
+        if LEVEL not in origin.params:
+            return
         with _errors():
-            origin = self._study.trials[number]
-            if LEVEL not in origin.params:
-                return
-            self._study.add_trial(
-                create_trial(
-                    params={**origin.params, LEVEL: level},
-                    distributions=origin.distributions,
-                    values=list(values),
-                    constraints=dict(constraints) or None,
-                    user_attrs={EXTRA: True, CANDIDATE: origin.user_attrs.get(CANDIDATE)},
-                )
+            extra = create_trial(
+                params={**origin.params, LEVEL: level},
+                distributions=origin.distributions,
+                values=list(values),
+                constraints=dict(constraints) or None,
+                user_attrs={EXTRA: True, CANDIDATE: origin.user_attrs.get(CANDIDATE)},
             )
+            self._noted(self._study._storage.create_new_trial(self._study._study_id, template_trial=extra))
+
+    def extras(self, candidate: int) -> int:
+        """How many extra points of a candidate were added."""
+        return self._history.extras(candidate)
 
     def told(self, candidate: int) -> set[tuple[float, ...]]:
         """The values of all complete trials that stand for a candidate."""
@@ -225,40 +223,54 @@ class Study:
 
     def params(self, number: int) -> dict[str, Any]:
         """The answers of a trial."""
-        with _errors():
-            return dict(self._study.trials[number].params)
+        return dict(self._history[number].params)
 
     def trials(self) -> Iterator[TrialRecord]:
-        """All trials."""
+        """All trials, as the database has them now."""
         with _errors():
-            for trial in self._study.get_trials(deepcopy=False):
-                yield _record(trial)
+            self._history.replace(self._study.get_trials(deepcopy=False))
+        for trial in self._history.all():
+            yield _record(trial)
+
+    def _end(self, number: int, state: TrialState) -> None:
+        with _errors():
+            if self._state(number) == TrialState.RUNNING:
+                self._study.tell(number, state=state)
+                self._noted(self._place(number))
+
+    def _noted(self, place: int) -> FrozenTrial:
+        trial = self._study._storage.get_trial(place)
+        self._history.put(trial)
+        return trial
 
     def _state(self, number: int) -> TrialState:
-        return self._study.get_trials(deepcopy=False)[number].state
+        return self._history[number].state
 
-    def _trial(self, number: int) -> Trial:
-        return Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+    def _place(self, number: int) -> int:
+        return self._history[number]._trial_id
 
 
 @final
 class _Suggester:
-    """An Optuna trial behind the few methods that a space uses."""
+    """A draft behind the few methods that a space uses."""
 
-    def __init__(self, trial: Trial) -> None:
-        self._trial = trial
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
 
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         with _errors():
-            return cast(Scalar, self._trial.suggest_categorical(name, list(choices)))
+            return self._draft.suggest_categorical(name, choices)
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
         with _errors():
-            return self._trial.suggest_int(name, low, high)
+            return self._draft.suggest_int(name, low, high)
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         with _errors():
-            return self._trial.suggest_float(name, low, high, log=log)
+            return self._draft.suggest_float(name, low, high, log=log)
+
+    def template(self, user_attrs: Mapping[str, Any]) -> FrozenTrial:
+        return self._draft.template(user_attrs)
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:
