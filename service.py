@@ -17,22 +17,24 @@ from typing import Annotated, NoReturn, final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from .hardware.device import AbstractDevice
 from .hardware.devices import device_from_dict
 from .search.display import Display
-from .search.front_point import points_table
+from .search.front_commands import compare, front
 from .search.handle import LOG_WARNING, Search, Status, Warn
+from .search.options import DatabaseOption, IdArgument, JsonOption, StorageOption
 from .search.problem import Problem
 from .search.profiling import Profiler
-from .search.report import front_table
+from .search.report import front_table, read_report, report_files
 from .search.report_rows import FrontReport
+from .search.spec_commands import init, schema
 from .search.spec_file import load_spec
-from .search.storage import DEFAULT_STORAGE, Storage
+from .search.state_commands import cancel, status
+from .search.storage import DEFAULT_STORAGE, REPORT, Storage
 from .search.table_commands import app as table_app
 from .search.tracking_store import link, serve_command
-from .spaces.errors import DynarchError, SpecError, StoreError
+from .spaces.errors import DynarchError, StoreError
 from .spaces.space import Space
 
 
@@ -100,13 +102,7 @@ class SearchService:
             SearchNotFoundError: if there is none.
             SpecError: if there is no search at all.
         """
-        if search_id is None:
-            with self.storage.open_ledger() as ledger:
-                records = sorted(ledger.searches(), key=lambda record: record.created_at)
-            if not records:
-                raise SpecError("", f"there is no search in {self.storage.folder}; launch one with dynarch search SPEC")
-            search_id = records[-1].id
-        return Search(self.storage, search_id, ray=self._ray)
+        return Search(self.storage, self.storage.newest_search() if search_id is None else search_id, ray=self._ray)
 
     def profile(
         self,
@@ -143,16 +139,10 @@ app.add_typer(table_app)
 out = Console()
 err = Console(stderr=True)
 
-StorageOption = Annotated[str, typer.Option(help="Folder for results.", envvar="DYNARCH_STORAGE")]
-DatabaseOption = Annotated[
-    str | None, typer.Option(help="Database URL; default: SQLite in the folder.", envvar="DYNARCH_DATABASE")
-]
 TrackingOption = Annotated[
     str | None, typer.Option(help="MLflow URI; default: the database.", envvar="DYNARCH_TRACKING")
 ]
 RayOption = Annotated[str | None, typer.Option(help="Address of a Ray cluster, or 'auto'.", envvar="DYNARCH_RAY")]
-IdArgument = Annotated[str | None, typer.Argument(help="Id of the search; default: the newest.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 def _version(asked: bool) -> None:
@@ -175,11 +165,12 @@ def search(
     database: DatabaseOption = None,
     tracking: TrackingOption = None,
     ray: RayOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a search and print its front."""
     problem = load_spec(spec)
     service = SearchService(storage, database=database, tracking=tracking, ray=ray)
-    _follow(service, service.launch(problem, warn=_warn))
+    _follow(service, service.launch(problem, warn=_warn), as_json)
 
 
 @app.command()
@@ -189,65 +180,19 @@ def resume(
     database: DatabaseOption = None,
     tracking: TrackingOption = None,
     ray: RayOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Continue a search that was interrupted or whose driver died; of a finished one, bring MLflow up to date."""
     service = SearchService(storage, database=database, tracking=tracking, ray=ray)
     held = service.get(search_id)
     if held.status().state == "finished":
         written = held.sync()
-        out.print(f"search {held.id} has finished; MLflow is complete ({written} candidates written late)")
+        if as_json:
+            _print_ended(held, read_report(held.folder / REPORT))
+        else:
+            out.print(f"search {held.id} has finished; MLflow is complete ({written} candidates written late)")
         return
-    _follow(service, held.resume(warn=_warn))
-
-
-@app.command()
-def status(
-    search_id: IdArgument = None,
-    storage: StorageOption = DEFAULT_STORAGE,
-    database: DatabaseOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List searches, or show one."""
-    service = SearchService(storage, database=database)
-    rows = [service.get(search_id).status()] if search_id else list(service.list())
-    if as_json:
-        out.print_json(json.dumps([asdict(row) for row in rows]))
-        return
-    table = Table("search", "name", "state", "finished", "stopped", "failed", "open", "of")
-    for row in rows:
-        counts = row.counts
-        numbers = (counts.done, counts.stopped, counts.failed, counts.running + counts.proposed, row.trials)
-        table.add_row(row.id, row.name, row.state, *map(str, numbers))
-    out.print(table)
-
-
-@app.command()
-def front(
-    search_id: IdArgument = None,
-    storage: StorageOption = DEFAULT_STORAGE,
-    database: DatabaseOption = None,
-    device: Annotated[str | None, typer.Option(help="Kind of another device, whose parts are timed now.")] = None,
-    table: Annotated[str | None, typer.Option(help="Environment in the latency table; nothing is timed.")] = None,
-    batch: Annotated[int, typer.Option(help="Inputs at a time on that device or table.")] = 1,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the front of a search, or what it is on another device or table; nothing is trained."""
-    chosen = None if device is None else device_from_dict({"kind": device, "batch": batch}, "device")
-    points = SearchService(storage, database=database).get(search_id).front(device=chosen, table=table, batch=batch)
-    if as_json:
-        out.print_json(json.dumps([point.to_mapping() for point in points]))
-        return
-    out.print(points_table(points))
-
-
-@app.command()
-def cancel(
-    search_id: IdArgument = None, storage: StorageOption = DEFAULT_STORAGE, database: DatabaseOption = None
-) -> None:
-    """Ask a running search to end; what is finished is kept."""
-    held = SearchService(storage, database=database).get(search_id)
-    held.cancel()
-    out.print(f"search {held.id} is {held.status().state}; one that runs ends within seconds", highlight=False)
+    _follow(service, held.resume(warn=_warn), as_json)
 
 
 @app.command()
@@ -258,18 +203,22 @@ def profile(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     storage: StorageOption = DEFAULT_STORAGE,
     database: DatabaseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure every part that a space can need; a profile that was interrupted goes on where it was."""
     problem = load_spec(space, only=("space", "data"))
     chosen = device_from_dict({"kind": device, "batch": batch, "threads": threads}, "device")
     service = SearchService(storage, database=database)
     try:
-        with Display(out) as display:
+        with Display(err if as_json else out) as display:
             made = service.profile(problem.space, chosen, data=problem.data, watcher=display.note)
     except KeyboardInterrupt:
         _warn("interrupted, what was measured is kept; the same command goes on from there")
         raise typer.Exit(130) from None
     found = chosen.environment().environment_id
+    if as_json:
+        out.print_json(json.dumps({"environment": found, "table_version": made, "device": chosen.name}))
+        return
     _say(f"environment {found}; see: dynarch table show {found[:6]} --storage {storage}")
     _say(f"table version {made} for {chosen.name}")
 
@@ -287,8 +236,15 @@ def ui(
     raise typer.Exit(subprocess.call(service.ui_command(port)))
 
 
+for command in (status, front, compare, cancel, init, schema):
+    app.command()(command)
+
+
 def main() -> NoReturn:
-    """The `dynarch` command: exit code 0 if all went well, 1 for errors, 130 for Ctrl-C."""
+    """The `dynarch` command.
+
+    Exit code 0 if all went well, 1 for errors that are told on one line, 2 for a command line that is none, 3 if there
+    is nothing to show, 130 for Ctrl-C and SIGTERM; what is recorded is kept then."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
@@ -304,11 +260,14 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _follow(service: SearchService, running: Search) -> None:
-    """Show progress until the search of this process ends, then its front."""
-    out.print(f"search {running.id} in {service.storage.folder}", highlight=False)
+def _follow(service: SearchService, running: Search, as_json: bool) -> None:
+    """Show progress until the search of this process ends, then its front; as JSON, all but that goes to stderr."""
+    shown = err if as_json else out
+    shown.print(f"search {running.id} in {service.storage.folder}", highlight=False)
     try:
-        report = running.wait(progress=True)
+        with Display(shown) as display:
+            running.watch(display.show)
+            report = running.wait()
     except KeyboardInterrupt:
         text = f"interrupted, everything is saved; continue with: {service.storage.resume_command(running.id)}"
         err.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -316,6 +275,9 @@ def _follow(service: SearchService, running: Search) -> None:
     except StoreError as error:
         hint = f"what is recorded is kept; continue with: {service.storage.resume_command(running.id)}"
         raise StoreError(f"{error}; {hint}") from error
+    if as_json:
+        _print_ended(running, report)
+        return
     if report is None:
         state = running.status()
         out.print(f"search {state.id} is {state.state}: {state.reason}", highlight=False)
@@ -327,9 +289,16 @@ def _print_report(service: SearchService, ended: Search, report: FrontReport) ->
     out.print(front_table(report, min(out.width, 120)))
     for note in report.notes:
         out.print(f"- {note}", highlight=False)
-    for file in ("front.html", "front.png", "front.csv", "report.json"):
+    for file in ("front.html", "front.png", "front.csv", "pictures.html", "report.json"):
         out.print(f"wrote {ended.folder / 'report' / file}", highlight=False, soft_wrap=True)
     out.print(f"open the MLflow UI: dynarch ui --storage {service.storage.folder}", highlight=False)
+
+
+def _print_ended(ended: Search, report: FrontReport | None) -> None:
+    told = {**asdict(ended.status()), "report": None}
+    if report is not None:
+        told["report"] = json.loads(report_files(ended.folder / REPORT)["report.json"].read_text(encoding="utf-8"))
+    out.print_json(json.dumps(told))
 
 
 def _say(text: str) -> None:

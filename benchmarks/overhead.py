@@ -44,7 +44,7 @@ from ray.tune.search.optuna import OptunaSearch
 from dynarch import Budget, Problem, SearchService, Strategy
 from dynarch.hardware.book import DevicePages, LatencyBook
 from dynarch.hardware.correction import IDENTITY
-from dynarch.search.driver import BOOK
+from dynarch.search.storage import BOOK
 
 WORKERS = 2
 REFERENCE = (0.0, 6.0)  # worse than any made-up point

@@ -12,9 +12,12 @@ from ..evaluators.from_scratch import load_candidate
 from ..evaluators.operating import score
 from ..evaluators.score_table import score_tables
 from ..evaluators.slowdown import slowed
-from ..evaluators.splits import Part
+from ..evaluators.splits import Part, visible_splits
 from ..hardware.book import LatencyBook
+from ..hardware.device import one_thread
+from .driver import BOOK
 from .front_point import FrontPoint
+from .problem import Problem
 
 
 @final
@@ -41,30 +44,34 @@ class Attacked:
         return self.attacked[name] / self.clean[name]
 
 
-def attack(
-    points: Sequence[FrontPoint], part: Part, book_file: Path, *, epsilon: float, steps: int, seed: int
+def under_attack(
+    problem: Problem, points: Sequence[FrontPoint], folder: Path, *, epsilon: float, inputs: int, steps: int
 ) -> tuple[Attacked, ...]:
-    """Every point against inputs that were moved against its own network at its own knobs.
+    """Every point against certify inputs that were moved against its own network at its own knobs.
 
     Args:
-        points: of a finished search.
-        part: inputs and labels.
-        book_file: latencies that the search predicted with.
-        epsilon, steps, seed: of the attack.
+        problem: what was searched.
+        points: of the finished search.
+        folder: of the search, with the latencies that it predicted with.
+        epsilon: how far any number of an input may be moved, in units of the raw inputs.
+        inputs: of the certify split, at most.
+        steps: gradient steps of the attack.
 
     Raises:
         SpecError: if inputs cannot be moved by a distance, or the distance is not positive.
         DataError: if a candidate's files are gone.
     """
-    book = LatencyBook.from_mapping(json.loads(book_file.read_text()))
+    book, seed = LatencyBook.from_mapping(json.loads((folder / BOOK).read_text())), problem.strategy.seed
+    certify = visible_splits(problem.data, problem.splits, seed).certify
+    x, y = certify.x[:inputs], certify.y[:inputs]
     found = []
-    for point in points:
-        network, costs = load_candidate(point.folder)
-        setting = point.policy.setting
-        moved = slowed(network, part.x, epsilon=epsilon, seed=seed, steps=steps, setting=dict(setting))
-        clean, attacked = (
-            score(score_tables(network, Part(x, part.y), (setting,)), costs, book, point.policy, seed=seed).metrics
-            for x in (part.x, moved)
-        )
-        found.append(Attacked(point, clean, attacked, epsilon))
+    with one_thread():
+        for point in points:
+            (network, costs), setting = load_candidate(point.folder), point.policy.setting
+            moved = slowed(network, x, epsilon=epsilon, seed=seed, steps=steps, setting=dict(setting))
+            clean, attacked = (
+                score(score_tables(network, Part(each, y), (setting,)), costs, book, point.policy, seed=seed).metrics
+                for each in (x, moved)
+            )
+            found.append(Attacked(point, clean, attacked, epsilon))
     return tuple(found)

@@ -6,10 +6,12 @@ from types import TracebackType
 from typing import final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -19,6 +21,8 @@ from rich.progress import (
 from .events import Event
 
 SEARCHING = "searching"
+_ROOM = 104  # columns that everything takes beside each other; with fewer there is neither bar nor clock
+_LONGEST = 30  # of a phase beside its numbers
 
 
 @final
@@ -35,16 +39,7 @@ class Display:
         self._phase = ""
         self._task: TaskID | None = None
         self._printed = -1
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._progress = Progress(*_columns(console.width), console=console)
 
     def __enter__(self) -> Display:
         if self._live:
@@ -74,7 +69,9 @@ class Display:
             if self._task is not None:
                 self._progress.update(self._task, total=self._progress.tasks[-1].completed or 1)
             self._phase = event.phase
-            self._task = self._progress.add_task(event.phase, total=total, detail="")
+            if len(event.phase) > _LONGEST:  # whole, above the bars
+                self._console.print(event.phase, markup=False, highlight=False)
+            self._task = self._progress.add_task(_short(event.phase), total=total, detail="")
         self._progress.update(self._task, completed=event.done, total=total, detail=detail(event))
 
     def _log(self, event: Event) -> None:
@@ -84,6 +81,24 @@ class Display:
         self._phase, self._printed = event.phase, tenth
         amount = f" {event.done}/{event.total}" if event.total else ""
         self._console.print(f"{event.phase}{amount} {detail(event)}".rstrip(), highlight=False, soft_wrap=True)
+
+
+def _columns(width: int) -> tuple[ProgressColumn, ...]:
+    """What a line shows, on as many columns as there are."""
+    roomy = width >= _ROOM
+    return (
+        TextColumn("[bold]{task.description}"),
+        *((BarColumn(bar_width=16),) if roomy else ()),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        *((TimeElapsedColumn(),) if roomy else ()),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+
+
+def _short(phase: str) -> str:
+    return escape(phase if len(phase) <= _LONGEST else phase[: _LONGEST - 1] + "…")
 
 
 def detail(event: Event) -> str:

@@ -38,10 +38,10 @@ from .records import Records
 from .recovery import NOTES, reconcile_study, sweep, unfinished_candidates
 from .report import FrontReport, write_report
 from .samplers import Study
+from .shown_front import show_front
+from .storage import BOOK, REPORT
 from .summary import Progress, ended_in_order, reference_of
 from .worker import Assignment, arrays_of
-
-BOOK, REPORT = "book.json", "report"
 
 
 @final
@@ -184,7 +184,9 @@ class Driver:
             return None
         self._ledger.set_status(self.search_id, "scoring")
         report = self._examined(book, reason)
-        files = write_report(report, self.folder / REPORT)
+        files = write_report(report, self.folder / REPORT) | show_front(
+            self.problem, self.search_id, ledger=self._ledger, folder=self.folder, study_url=self._study_url
+        )
         self._ledger.set_status(self.search_id, "finished", reason=reason)
         self._records.report(report, files)
         self._records.finish("finished")

@@ -263,6 +263,7 @@ def _new_points(message: Message) -> tuple[NewPoint, ...]:
                 "certify_accuracy": certified,
                 "exit_share": list(point.exit_share),
                 "notes": list(point.notes),
+                "usage": dict(point.usage),
             },
         )
         for point, certified in zip(message.points, message.certified, strict=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from rich.table import Table
+from rich.text import Text
 
 from ..evaluators.from_scratch import load_candidate
 from ..spaces.architecture import Architecture
@@ -49,9 +50,21 @@ class FrontPoint:
     @property
     def latency_ms(self) -> float:
         """Mean on the first device: measured if it was timed, else predicted."""
-        if self.measured:
-            return next(iter(self.measured.values()))["latency_ms"]
-        return self.predicted_ms
+        return self.latency_on()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the devices that its latency is known on, the first of the search first."""
+        return tuple(name.partition("@")[2] for name in self.tune if name.startswith("latency_ms@"))
+
+    def latency_on(self, device: str | None = None) -> float:
+        """Mean on a device, the first if none is named: measured if it was timed, else predicted."""
+        measured = (self.measured or {}).get(device or self.devices[0])
+        return self.predicted_on(device) if measured is None else measured["latency_ms"]
+
+    def predicted_on(self, device: str | None = None) -> float:
+        """Predicted mean on a device, for the split that the search chose by."""
+        return self.tune[f"latency_ms@{device or self.devices[0]}"]
 
     def load(self) -> RoutedNetwork:
         """The trained network, ready to route: `network(x)` gives logits `b x c` and runs only what it must."""
@@ -64,7 +77,7 @@ class FrontPoint:
     @property
     def predicted_ms(self) -> float:
         """Predicted mean on the first device, for the split that the search chose by."""
-        return next(value for name, value in self.tune.items() if name.startswith("latency_ms@"))
+        return self.predicted_on()
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -80,13 +93,19 @@ class FrontPoint:
         }
 
 
-def points_table(points: Iterable[FrontPoint]) -> Table:
-    """One line a point."""
-    table = Table("point", "network", "policy", "predicted ms", "tune", "certify", "test", "measured ms")
+def points_table(points: Iterable[FrontPoint], device: str | None = None) -> Table:
+    """Two lines a point, latencies in milliseconds on a device, None being the first, accuracies in percent.
+
+    Numbers are never cut; on a narrow terminal it is the networks and policies that take more lines.
+    """
+    table = Table("point", "network, policy", title="latency in ms, accuracy in %", title_justify="left")
+    for head in ("predicted", "measured", "tune", "certify", "test"):
+        table.add_column(head, justify="right", no_wrap=True)
     for point in points:
         test = "-" if point.test is None else f"{100 * point.test['accuracy']:.1f}"
-        timed = "-" if not point.measured else f"{next(iter(point.measured.values()))['latency_ms']:.3f}"
-        shares = (f"{100 * point.tune['accuracy']:.1f}", f"{100 * point.certify_accuracy:.1f}", test, timed)
-        words = (point.label, describe(point.architecture), point.policy.describe(), f"{point.predicted_ms:.3f}")
-        table.add_row(*words, *shares)
+        measured = (point.measured or {}).get(device or point.devices[0])
+        timed = "-" if measured is None else f"{measured['latency_ms']:.3f}"
+        network = Text(f"{describe(point.architecture)}\n{point.policy.describe()}")
+        shares = (f"{100 * point.tune['accuracy']:.1f}", f"{100 * point.certify_accuracy:.1f}", test)
+        table.add_row(point.label, network, f"{point.predicted_on(device):.3f}", timed, *shares)
     return table

@@ -8,33 +8,35 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Console
 
-from ..evaluators.splits import Part, visible_splits
-from ..hardware.device import AbstractDevice, one_thread
-from ..spaces.architecture import Architecture
+from ..hardware.device import AbstractDevice
 from ..spaces.errors import SearchBusyError, SpecError, StoreError
-from ..spaces.policy import Policy
-from .attacked import Attacked, attack
-from .candidate import candidate_folder
+from .attacked import Attacked, under_attack
+from .comparison import Comparison, Side, compare
 from .display import Display
-from .driver import BOOK, REPORT, Driver
 from .events import Event, Watcher
+from .frame import search_frame
 from .front_point import FrontPoint
+from .fronts import recorded_front, retargeted_front, selected
+from .gallery import PAGE, draw_pictures
 from .guaranteed import Method, guaranteed
 from .lease import release_if_dead
-from .ledger.entities import Counts, Point
+from .ledger.entities import Counts
 from .ledger.store import Ledger
 from .problem import Problem
-from .profiling import Profiler
-from .proposals import numbers
 from .records import Records
 from .report import read_report, report_files
 from .report_rows import FrontReport
-from .retarget import retarget
-from .storage import Storage
+from .storage import REPORT, Storage
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from plotly.graph_objects import Figure
+
+    from .driver import Driver
 
 Warn = Callable[[str], None]
 LOG_WARNING: Warn = logging.getLogger("dynarch").warning
@@ -81,6 +83,13 @@ class Search:
             record, counts = ledger.search(self.id), ledger.counts(self.id)
         budget: Any = record.spec["budget"]
         return Status(record.id, record.name, record.status, record.reason, counts, int(budget["trials"]))
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of its devices, the first one first."""
+        with self._storage.open_ledger() as ledger:
+            spec: Any = ledger.search(self.id).spec
+        return tuple(spec["devices"])
 
     def problem(self) -> Problem:
         """What the search was asked, with its data."""
@@ -194,13 +203,21 @@ class Search:
             records.start()
             waited = records.catch_up()
             if record.status == "finished":
-                report, files = read_report(self.folder / REPORT), report_files(self.folder / REPORT)
-                records.report(report, files)
+                place = self.folder / REPORT
+                files = report_files(place) | {PAGE: place / PAGE}
+                there = {name: file for name, file in files.items() if file.exists()}  # earlier versions wrote fewer
+                records.report(read_report(place), there)
             records.finish("finished" if record.status == "finished" else "stopped")
         return waited
 
     def front(
-        self, *, device: AbstractDevice | None = None, table: str | None = None, batch: int = 1
+        self,
+        *,
+        device: AbstractDevice | str | None = None,
+        table: str | None = None,
+        batch: int = 1,
+        max_latency_ms: float | None = None,
+        min_accuracy: float | None = None,
     ) -> tuple[FrontPoint, ...]:
         """The points of the front, fastest first; empty before the end.
 
@@ -208,24 +225,30 @@ class Search:
         These points have no test metrics, as the test split was used on the original front.
 
         Args:
-            device: another device than those of the search: its parts are timed where the latency table lacks them.
+            device: the name of a device of the search, whose latencies count; or another device: its parts are timed
+                where the latency table lacks them.
             table: id of an environment in the latency table, such as an imported one: nothing is timed, parts that
                 it lacks are told by the ladder, and their doubt is in the intervals.
             batch: inputs at a time, for `table`.
+            max_latency_ms, min_accuracy: leave out what is slower or worse.
 
         Raises:
             SpecError: if both are given, or there is no such environment.
+            UnknownNameError: if the search has no device of that name.
             MissingEntryError: if nothing can be said of a part.
         """
         if device is not None and table is not None:
             raise SpecError("table", "must not be given together with a device; choose one")
-        if device is not None or table is not None:
-            return self._retargeted(device, table, batch)
-        with self._storage.open_ledger() as ledger:
-            points = ledger.points(self.id, front_only=True)
-            evaluations = {e.number: e for e in ledger.evaluations(self.id)}
-        made = [self._point(p, Architecture.from_mapping(evaluations[p.number].architecture)) for p in points]
-        return tuple(sorted(made, key=lambda point: min(v for k, v in point.tune.items() if "latency_ms@" in k)))
+        name = device if isinstance(device, str) else None
+        if isinstance(device, AbstractDevice) or table is not None:
+            other = None if isinstance(device, str) else device
+            points = retargeted_front(
+                self._storage, self.id, self.problem(), device=other, environment=table, batch=batch
+            )
+        else:
+            with self._storage.open_ledger() as ledger:
+                points = recorded_front(ledger, self.id, self.folder)
+        return selected(points, device=name, max_latency_ms=max_latency_ms, min_accuracy=min_accuracy)
 
     def guaranteed(
         self, max_drop: float, *, confidence: float = 0.95, method: Method = "learn_then_test"
@@ -242,61 +265,38 @@ class Search:
     def under_attack(self, epsilon: float, *, inputs: int = 256, steps: int = 10) -> tuple[Attacked, ...]:
         """Each point of the front on inputs that are moved, by at most `epsilon` in every number, to cost the most.
 
-        Args:
-            epsilon: in units of the raw inputs.
-            inputs: of the certify split, at most.
-            steps: gradient steps of the attack.
+        See `dynarch.search.attacked.under_attack` for what is moved and what is raised.
+        """
+        return under_attack(self.problem(), self.front(), self.folder, epsilon=epsilon, inputs=inputs, steps=steps)
+
+    def compare(self, other: Search) -> Comparison:
+        """This front and another one under one reference.
 
         Raises:
-            SpecError: if inputs are texts, or the distance is not positive.
-            DataError: if a candidate's files are gone.
+            SpecError: if the searches have other data, other objectives, or no front yet.
         """
-        problem = self.problem()
-        whole = visible_splits(problem.data, problem.splits, problem.strategy.seed).certify
-        part, seed = Part(whole.x[:inputs], whole.y[:inputs]), problem.strategy.seed
-        with one_thread():
-            return attack(self.front(), part, self.folder / BOOK, epsilon=epsilon, steps=steps, seed=seed)
+        return compare(self._side(), other._side())
 
-    def _retargeted(self, device: AbstractDevice | None, environment: str | None, batch: int) -> tuple[FrontPoint, ...]:
-        problem = self.problem()
-        with one_thread(), self._storage.open_table() as table:
-            profiler = Profiler(problem.space, problem.data.signature, table, seed=problem.strategy.seed)
-            if device is not None:
-                book, _ = profiler.book({"device": device})
-            else:
-                book = profiler.told(environment or "", batch=batch)
+    def frame(self) -> DataFrame:
+        """All operating points of finished candidates, one row each; `search.frame` says what the columns are."""
         with self._storage.open_ledger() as ledger:
-            found = retarget(problem, ledger, self.id, self.folder, book)
-        return tuple(
-            FrontPoint(
-                f"{each.number}.{each.index}",
-                each.architecture,
-                each.point.policy,
-                each.point.metrics,
-                each.certify_accuracy,
-                None,
-                None,
-                self.folder / candidate_folder(each.number),
-            )
-            for each in found
-        )
+            return search_frame(ledger, self.id)
 
-    def _point(self, point: Point, architecture: Architecture) -> FrontPoint:
-        test: Any = point.test
-        measured: Any = point.measured
-        certified: Any = point.metrics["certify_accuracy"]
-        return FrontPoint(
-            f"{point.number}.{point.index}",
-            architecture,
-            Policy.from_dict(point.policy),
-            numbers(point),
-            float(certified),
-            None if test is None else test["metrics"],
-            measured,
-            self.folder / candidate_folder(point.number),
-        )
+    def plots(self) -> dict[str, Figure]:
+        """Pictures of a finished search by name, as plotly figures: `importance`, `parallel`, `history`, `exits`,
+        `latency`, `easy_and_hard`, `skipped`; those that there is nothing to show in are left out."""
+        study_url = self._storage.open_study_url()
+        with self._storage.open_ledger() as ledger:
+            return draw_pictures(self.problem(), self.id, ledger=ledger, folder=self.folder, study_url=study_url)
+
+    def _side(self) -> Side:
+        with self._storage.open_ledger() as ledger:
+            record = ledger.search(self.id)
+        return Side(self.id, record.spec, record.hypervolume_reference or (), self.front())
 
     def _drive(self, problem: Problem, ready: threading.Event, warn: Warn) -> None:
+        from .driver import Driver
+
         storage = self._storage
         try:
             with storage.open_ledger() as ledger, storage.open_table() as table:

@@ -34,6 +34,7 @@ from .proposals import numbers
 
 TIMED_INPUTS = 100
 TIMED_ROUNDS = 10
+QUANTILES = {"latency_p05_ms": 0.05, "latency_p25_ms": 0.25, "latency_p50_ms": 0.5, "latency_p75_ms": 0.75}  # also kept
 Progress = Callable[[str, int, int], None]
 Rows = Sequence[Mapping[str, float]]  # what `measure_routed` gives
 
@@ -233,6 +234,7 @@ def measure_routed(
         {
             "latency_ms": float(each.mean()),
             "latency_p95_ms": float(np.quantile(each, 0.95)),
+            **{name: float(np.quantile(each, level)) for name, level in QUANTILES.items()},
             "calls": float(calls),
             "rounds": float(TIMED_ROUNDS),
         }

@@ -25,7 +25,7 @@ _STYLE = (
     "h1{font-size:1.5em;margin:0}p,ul{color:#52606d;margin:.3em 0}"
 )
 _EMPTY = "The front is empty: no candidate gave an operating point"
-_VIEWS = (  # button, axis, field of a row
+_VIEWS = (  # entry of the menu, axis, field of the times on a device
     ("mean, predicted", "mean latency, predicted (ms)", "latency_ms"),
     ("mean, measured", "mean latency, measured on the device (ms)", "measured_ms"),
     ("p95, predicted", "95th percentile of latency, predicted (ms)", "latency_p95_ms"),
@@ -94,7 +94,7 @@ def _front_figure(report: FrontReport) -> go.Figure:
     groups = _groups(report)
     figure = go.Figure()
     for group in groups:
-        figure.add_trace(_scatter(group))
+        figure.add_trace(_scatter(group, report.devices))
     if report.front:
         xs, ys = _line(report.front, "latency_ms")
         figure.add_scatter(
@@ -109,11 +109,11 @@ def _front_figure(report: FrontReport) -> go.Figure:
         template="plotly_white",
         height=580,
         margin={"t": 70, "r": 20},
-        xaxis={"title": _VIEWS[0][1], "rangemode": "tozero"},
+        xaxis={"title": _first_title(report), "rangemode": "tozero"},
         yaxis={"title": "accuracy on the test split", "tickformat": ".1%"},
         legend={"orientation": "h", "y": -0.16},
         hoverlabel={"align": "left", "bgcolor": "white"},
-        updatemenus=[_buttons(report, groups)] if groups else [],
+        updatemenus=[_menu(report, groups)] if groups else [],
     )
     if not report.front:
         middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
@@ -121,7 +121,11 @@ def _front_figure(report: FrontReport) -> go.Figure:
     return figure
 
 
-def _scatter(group: _Group) -> go.Scatter:
+def _first_title(report: FrontReport) -> str:
+    return f"{_safe(report.devices[0])}: {_VIEWS[0][1]}" if len(report.devices) > 1 else _VIEWS[0][1]
+
+
+def _scatter(group: _Group, devices: Sequence[str]) -> go.Scatter:
     rows = group.rows
     return go.Scatter(
         x=[row.latency_ms for row in rows],
@@ -136,40 +140,52 @@ def _scatter(group: _Group) -> go.Scatter:
         mode="markers",
         marker={"color": group.colour, "symbol": group.symbol, "size": group.size + 2},
         opacity=0.45 if group.name == "other points" else 1.0,
-        text=[_hover(row) for row in rows],
+        text=[_hover(row, devices) for row in rows],
         hovertemplate="%{text}<extra></extra>",
     )
 
 
-def _line(front: Sequence[ReportRow], field: str) -> tuple[list[float], list[float]]:
-    known = [(getattr(row, field), row.accuracy) for row in front if getattr(row, field) is not None]
-    return _staircase([x for x, _ in known], [y for _, y in known])
+def _line(front: Sequence[ReportRow], field: str, device: str | None = None) -> tuple[list[float], list[float]]:
+    known = [(getattr(row.on(device), field), row.accuracy) for row in front]
+    pairs = [(x, y) for x, y in known if x is not None]
+    return _staircase([x for x, _ in pairs], [y for _, y in pairs])
 
 
-def _buttons(report: FrontReport, groups: Sequence[_Group]) -> dict[str, Any]:
-    buttons = []
-    for label, axis, field in _VIEWS:
-        if all(getattr(row, field) is None for row in report.rows):
-            continue
-        xs = [[getattr(row, field) for row in group.rows] for group in groups]
-        ys = [[row.accuracy for row in group.rows] for group in groups]
-        if report.front:
-            line_x, line_y = _line(report.front, field)
-            xs, ys = [*xs, line_x], [*ys, line_y]
-        change = [{"x": xs, "y": ys}, {"xaxis.title.text": axis}]
-        buttons.append({"label": label, "method": "update", "args": change})
+def _menu(report: FrontReport, groups: Sequence[_Group]) -> dict[str, Any]:
+    """What is on the axis: a row of buttons, or a list where there are several devices."""
+    several = len(report.devices) > 1
+    entries = []
+    for device in (None, *report.devices[1:]):
+        for label, axis, field in _VIEWS:
+            if all(getattr(row.on(device), field) is None for row in report.rows):
+                continue
+            name = _safe(device or report.devices[0]) if several else ""
+            title = f"{name}: {axis}" if several else axis
+            change = [_moved(report, groups, field, device), {"xaxis.title.text": title}]
+            entries.append({"label": f"{name}: {label}" if several else label, "method": "update", "args": change})
     return {
-        "type": "buttons",
-        "direction": "right",
+        "type": "dropdown" if several else "buttons",
+        "direction": "down" if several else "right",
         "x": 0,
         "xanchor": "left",
         "y": 1.13,
         "yanchor": "top",
-        "buttons": buttons,
+        "bgcolor": "white",
+        "buttons": entries,
     }
 
 
-def _hover(row: ReportRow) -> str:
+def _moved(report: FrontReport, groups: Sequence[_Group], field: str, device: str | None) -> dict[str, Any]:
+    """All points at their latency in this view; the line of the front last."""
+    xs = [[getattr(row.on(device), field) for row in group.rows] for group in groups]
+    ys = [[row.accuracy for row in group.rows] for group in groups]
+    if report.front:
+        line_x, line_y = _line(report.front, field, device)
+        xs, ys = [*xs, line_x], [*ys, line_y]
+    return {"x": xs, "y": ys}
+
+
+def _hover(row: ReportRow, devices: Sequence[str]) -> str:
     """What the pointer shows; plotly reads tags in it, so all that came from outside is escaped."""
     saved = "" if row.work_saved is None else f", {row.work_saved:.0%} of the work saved"
     exits = " ".join(f"{share:.0%}" for share in row.exit_share)
@@ -178,13 +194,24 @@ def _hover(row: ReportRow) -> str:
         f"{_safe(row.backbone)} · {_safe(' + '.join(row.families) or 'no dynamic family')}",
         f"policy {_safe(row.policy)}" if row.policy else "",
         f"accuracy {row.accuracy:.2%} (95 %: {row.accuracy_low:.2%} to {row.accuracy_high:.2%})",
-        f"mean {milliseconds(row.latency_ms)} ms predicted, {milliseconds(row.measured_ms)} measured",
-        f"p95 {milliseconds(row.latency_p95_ms)} ms predicted, {milliseconds(row.measured_p95_ms)} measured",
+        *_told_times(row, devices),
         f"{row.macs / 1e6:.3g} M MACs{saved}",
         f"leave at each exit: {exits}" if exits else "",
         f"architecture {_safe(row.architecture_id)}",
     ]
     return "<br>".join(line for line in lines if line)
+
+
+def _told_times(row: ReportRow, devices: Sequence[str]) -> list[str]:
+    lines = []
+    for device in (None, *devices[1:]):
+        at = f" on {_safe(device or devices[0])}" if len(devices) > 1 else ""
+        each = row.on(device)
+        lines += [
+            f"mean {milliseconds(each.latency_ms)} ms predicted, {milliseconds(each.measured_ms)} measured{at}",
+            f"p95 {milliseconds(each.latency_p95_ms)} ms predicted, {milliseconds(each.measured_p95_ms)} measured{at}",
+        ]
+    return lines
 
 
 def _safe(text: str) -> str:

@@ -6,18 +6,16 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
-from ..spaces.architecture import Architecture
 from ..spaces.errors import StoreError
-from ..spaces.space import describe
+from .candidate_run import candidate_run
 from .ledger.entities import Evaluation, Point
 from .ledger.store import Ledger
 from .problem import Problem
-from .proposals import at_level, numbers
 from .report import FrontReport, front_markdown
 from .summary import Progress, Standing, ended_in_order
-from .tracking_records import DRIFT, CandidateRun, State
+from .tracking_records import DRIFT, State
 
 if TYPE_CHECKING:
     from .tracking import MLflowTracker
@@ -197,42 +195,3 @@ class Records:
             self._ask_again_at = self._clock() + RETRY_SECONDS
             if gone:
                 self._warn(f"MLflow is away, results wait in the ledger for `dynarch resume`: {error}")
-
-
-def candidate_run(problem: Problem, evaluation: Evaluation, points: Sequence[Point]) -> CandidateRun:
-    """A candidate as MLflow shall show it: at its own operating level, with the ends of its front beside."""
-    architecture = Architecture.from_mapping(evaluation.architecture)
-    first = next(iter(problem.devices))
-    metrics: dict[str, float] = {}
-    if points:
-        rows = [numbers(point) for point in points]
-        own = rows[at_level(evaluation.level, len(rows))]
-        metrics = {name.removesuffix(f"@{first}"): value for name, value in own.items()}
-        metrics["best_accuracy"] = max(row["accuracy"] for row in rows)
-        metrics["least_latency_ms"] = min(row[f"latency_ms@{first}"] for row in rows)
-        metrics["operating_points"] = float(len(rows))
-    metrics["seconds"] = evaluation.seconds or 0.0
-    metrics["epochs"] = float(evaluation.epochs_done)
-    families = ",".join(architecture.families) or "static"
-    return CandidateRun(
-        number=evaluation.number,
-        architecture_id=architecture.id,
-        state=evaluation.state,  # type: ignore[arg-type]
-        cause=evaluation.cause or "",
-        params={name: str(value) for name, value in evaluation.params.items()}
-        | {"network": describe(architecture), "evaluator": evaluation.evaluator},
-        metrics=metrics,
-        curves=_curves(evaluation.curve or ()),
-        tags={"family": families, "backbone": str(architecture.backbone["name"]), "pareto": "false"},
-        started_at_ms=round(evaluation.created_at * 1000),
-        ended_at_ms=round((evaluation.finished_at or evaluation.created_at) * 1000),
-    )
-
-
-def _curves(rows: Sequence[Any]) -> dict[str, list[tuple[int, float]]]:
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                curves.setdefault(name, []).append((int(row["epoch"]), float(value)))
-    return curves

@@ -10,17 +10,19 @@ import io
 import json
 import os
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from math import isfinite
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from ..spaces.errors import StoreError
-from .report_rows import FrontReport, ReportRow, milliseconds, printable, wilson
+from .report_rows import DeviceTimes, FrontReport, ReportRow, milliseconds, printable, wilson
 
 __all__ = [
     "FrontReport",
@@ -28,6 +30,7 @@ __all__ = [
     "front_csv",
     "front_markdown",
     "front_png",
+    "front_records",
     "front_table",
     "read_report",
     "report_files",
@@ -37,6 +40,7 @@ __all__ = [
 
 _ONE_LINE_WIDTH = 96  # from here on a row's numbers fit beside each other
 _LONGEST_LABEL, _NARROWEST_NETWORK = 12, 12
+_TIMES = ("latency_ms", "measured_ms", "latency_p95_ms", "measured_p95_ms")
 
 
 def front_table(report: FrontReport, width: int = 100) -> Table:
@@ -135,15 +139,21 @@ def _markdown(text: str) -> str:
 def front_csv(report: FrontReport, path: Path) -> None:
     """Write one line a row, all fields; tuples are joined by blanks, None is empty.
 
+    Latencies on further devices are columns such as `measured_ms@phone`.
+
     Raises:
         StoreError: if the file cannot be written.
     """
     out = io.StringIO(newline="")
-    names = [field.name for field in fields(ReportRow)]
     writer = csv.writer(out)
-    writer.writerow(names)
+    names = [field.name for field in fields(ReportRow) if field.name != "elsewhere"]
+    times = [field.name for field in fields(DeviceTimes) if field.name != "device"]
+    devices = report.devices[1:]
+    writer.writerow([*names, *(f"{name}@{device}" for device in devices for name in times)])
     for row in (*report.front, *report.baselines, *report.others):
-        writer.writerow([_csv_cell(getattr(row, name)) for name in names])
+        cells = [getattr(row, name) for name in names]
+        cells += [getattr(row.on(device), name) for device in devices for name in times]
+        writer.writerow([_csv_cell(cell) for cell in cells])
     _write(path, out.getvalue().encode())
 
 
@@ -153,6 +163,26 @@ def _csv_cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else value
+
+
+def front_records(report: FrontReport) -> dict[str, list[Any]]:
+    """The rows as columns and data, which MLflow and `pandas.read_json(orient="split")` show as a table."""
+    columns = [
+        *("point", "kind", "front", "accuracy", "accuracy_low", "accuracy_high"),
+        *(f"{what}@{device}" for device in report.devices or ("device",) for what in _TIMES),
+        *("work_saved", "network", "policy", "candidate", "architecture"),
+    ]
+    data = [_record(row, report.devices) for row in (*report.front, *report.baselines, *report.others)]
+    return {"columns": columns, "data": [[_finite(cell) for cell in cells] for cells in data]}
+
+
+def _record(row: ReportRow, devices: Sequence[str]) -> list[Any]:
+    times = [row.on(device) for device in (None, *devices[1:])]
+    return [
+        *(row.label, row.kind, row.front, row.accuracy, row.accuracy_low, row.accuracy_high),
+        *(getattr(each, name) for each in times for name in _TIMES),
+        *(row.work_saved, row.summary, row.policy, row.number, row.architecture_id),
+    ]
 
 
 def front_png(report: FrontReport, path: Path) -> None:
@@ -167,7 +197,7 @@ def front_png(report: FrontReport, path: Path) -> None:
 
 
 def write_report(report: FrontReport, folder: Path) -> dict[str, Path]:
-    """Write front.html, front.png, front.csv and report.json, each whole or not at all.
+    """Write front.html, front.png, front.csv, front.json and report.json, each whole or not at all.
 
     Returns:
         The path of each file by its name.
@@ -182,13 +212,14 @@ def write_report(report: FrontReport, folder: Path) -> dict[str, Path]:
     _write(paths["front.html"], front_html(report).encode())
     front_png(report, paths["front.png"])
     front_csv(report, paths["front.csv"])
+    _write(paths["front.json"], json.dumps(front_records(report), allow_nan=False).encode())
     _write(paths["report.json"], json.dumps(content, indent=1, allow_nan=False).encode())
     return paths
 
 
 def report_files(folder: Path) -> dict[str, Path]:
     """Where `write_report` puts its files, by name."""
-    return {name: folder / name for name in ("front.html", "front.png", "front.csv", "report.json")}
+    return {name: folder / name for name in ("front.html", "front.png", "front.csv", "front.json", "report.json")}
 
 
 def read_report(folder: Path) -> FrontReport:
@@ -203,13 +234,16 @@ def read_report(folder: Path) -> FrontReport:
         del content["latency_error"]  # computed from the rows
         lists = {name: tuple(content[name]) for name in ("objectives", "hypervolume_history", "notes")}
         lists |= {name: tuple(tuple(pair) for pair in lists[name]) for name in ("objectives", "hypervolume_history")}
-        rows = [
-            ReportRow(**{**row, "families": tuple(row["families"]), "exit_share": tuple(row["exit_share"])})
-            for row in content["rows"]
-        ]
-        return FrontReport(**{**content, **lists, "rows": tuple(rows)})
+        lists["devices"] = tuple(content.get("devices", ()))  # absent from reports of an earlier version
+        return FrontReport(**{**content, **lists, "rows": tuple(_row(row) for row in content["rows"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"a report must be there to be read, but {file} gave {error!r}; restore the file") from None
+
+
+def _row(content: dict[str, Any]) -> ReportRow:
+    lists = {name: tuple(content[name]) for name in ("families", "exit_share")}
+    elsewhere = tuple(DeviceTimes(**each) for each in content.get("elsewhere", ()))
+    return ReportRow(**{**content, **lists, "elsewhere": elsewhere})
 
 
 def _finite(value: object) -> object:

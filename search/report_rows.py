@@ -20,6 +20,18 @@ _Z95 = 1.959963984540054  # two-sided 95 % quantile of the standard normal distr
 
 @final
 @dataclass(frozen=True)
+class DeviceTimes:
+    """The latency of an operating point on one more device, in milliseconds; measured ones are None if not timed."""
+
+    device: str
+    latency_ms: float
+    latency_p95_ms: float
+    measured_ms: float | None = None
+    measured_p95_ms: float | None = None
+
+
+@final
+@dataclass(frozen=True)
 class ReportRow:
     """One operating point of a report.
 
@@ -41,6 +53,7 @@ class ReportRow:
         macs: mean multiply-accumulates an input.
         work_saved: 1 - mean work / work of the same backbone run whole, or None.
         exit_share: fraction of inputs that leave at each exit.
+        elsewhere: latencies on the further devices of the search; the fields above are those of the first.
     """
 
     label: str
@@ -63,6 +76,17 @@ class ReportRow:
     macs: float
     work_saved: float | None
     exit_share: tuple[float, ...]
+    elsewhere: tuple[DeviceTimes, ...] = ()
+
+    def on(self, device: str | None) -> DeviceTimes:
+        """Its latencies on a device; None is the first.
+
+        Raises:
+            KeyError: if it is none of the search's.
+        """
+        if device is None:
+            return DeviceTimes("", self.latency_ms, self.latency_p95_ms, self.measured_ms, self.measured_p95_ms)
+        return {each.device: each for each in self.elsewhere}[device]
 
 
 @final
@@ -77,6 +101,7 @@ class FrontReport:
         hypervolume_history: (candidates done, hypervolume) pairs.
         seconds: wall time of the search.
         notes: why the search stopped, dropped points, quantiles that are bounds.
+        devices: names of the devices, as a spec gives them.
         machine_change: how much longer the same work took on the first device while the front was timed than when
             its table was measured, as a fraction; None if that is unknown. A change says nothing below
             `machine_noise`.
@@ -97,6 +122,7 @@ class FrontReport:
     notes: tuple[str, ...] = ()
     machine_change: float | None = None
     machine_noise: float | None = None
+    devices: tuple[str, ...] = ()
 
     @property
     def machine(self) -> Shift | None:

@@ -12,7 +12,7 @@ from ..hardware.database import guest_url, prepare_guest
 from ..hardware.table import LatencyTable
 from ..spaces.adopted import shelf
 from ..spaces.backbones import Adopted
-from ..spaces.errors import StoreError
+from ..spaces.errors import SpecError, StoreError
 from ..spaces.space import Space
 from .inside import inside
 from .ledger.store import Ledger
@@ -24,6 +24,7 @@ DEFAULT_STORAGE = "dynarch-results"
 EXPERIMENT = "dynarch"  # of MLflow
 # In one PostgreSQL database each has a schema of its own, as both want a table called `alembic_version`.
 STUDY_SCHEMA, TRACKING_SCHEMA = "dynarch_optuna", "dynarch_mlflow"
+BOOK, REPORT = "book.json", "report"  # in the folder of a search
 
 
 @final
@@ -126,6 +127,18 @@ class Storage:
         from .tracking import MLflowTracker
 
         return MLflowTracker(self.open_tracking_uri(), EXPERIMENT, artifact_root=self.artifact_root)
+
+    def newest_search(self) -> str:
+        """The id of the search that was launched last.
+
+        Raises:
+            SpecError: if there is none.
+        """
+        with self.open_ledger() as ledger:
+            records = sorted(ledger.searches(), key=lambda record: record.created_at)
+        if not records:
+            raise SpecError("", f"there is no search in {self.folder}; launch one with dynarch search SPEC")
+        return records[-1].id
 
     def search_folder(self, search_id: str) -> Path:
         """Artefacts of one search."""

@@ -24,7 +24,7 @@ from .ledger.store import Ledger
 from .outcome import Scored
 from .problem import Problem
 from .proposals import numbers
-from .report_rows import FrontReport, Kind, ReportRow, wilson
+from .report_rows import DeviceTimes, FrontReport, Kind, ReportRow, wilson
 
 MARGIN = 1.1  # of the hypervolume reference over the dearest path of the space
 
@@ -199,6 +199,7 @@ def build_report(
         notes=tuple(notes),
         machine_change=None if shift is None else shift.change,
         machine_noise=None if shift is None else shift.noise,
+        devices=tuple(problem.devices),
     )
 
 
@@ -260,6 +261,18 @@ def _row(
         macs=metrics["macs"],
         work_saved=_saved(metrics["macs"], scored, evaluation, whole),
         exit_share=scored.point.exit_share,
+        elsewhere=tuple(_times(scored, name) for name in list(problem.devices)[1:]),
+    )
+
+
+def _times(scored: Scored, device: str) -> DeviceTimes:
+    metrics, measured = scored.point.metrics, scored.measured.get(device, {})
+    return DeviceTimes(
+        device,
+        metrics[f"latency_ms@{device}"],
+        metrics[f"latency_p95_ms@{device}"],
+        measured.get("latency_ms"),
+        measured.get("latency_p95_ms"),
     )
 
 
@@ -289,4 +302,5 @@ def _random_row(row: ReportRow, scored: Scored) -> ReportRow:
         tune_accuracy=expected,
         measured_ms=None,
         measured_p95_ms=None,
+        elsewhere=tuple(replace(each, measured_ms=None, measured_p95_ms=None) for each in row.elsewhere),
     )

@@ -7,6 +7,7 @@ What is written twice is written once: runs are found by the tags `dynarch.searc
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -202,7 +203,9 @@ class MLflowTracker:
         with self._asking("log the report"):
             for path in files.values():
                 self._client.log_artifact(parent_run_id, str(path))
-            note = {"mlflow.note.content": summary_markdown} | dict(tags or {})
+            tables = [{"path": path.name, "type": "table"} for name, path in files.items() if name == "front.json"]
+            note = {"mlflow.note.content": summary_markdown, **(tags or {})}
+            note |= {"mlflow.loggedArtifacts": json.dumps(tables)} if tables else {}
             self._log(parent_run_id, _metrics(metrics, self._now_ms(), 0), tags=note)
 
     def tag_front(self, parent_run_id: str, numbers: Collection[int]) -> tuple[int, ...]:

@@ -66,7 +66,9 @@ class CandidateRun:
             "dynarch.architecture_id": self.architecture_id,
             "dynarch.state": self.state,
         }
-        cause = {"dynarch.cause": self.cause} if self.cause else {}
+        cause = (
+            {"dynarch.cause": self.cause, "mlflow.note.content": f"{self.state}: {self.cause}"} if self.cause else {}
+        )
         return tag_values({**self.tags, **cause, **own})
 
 

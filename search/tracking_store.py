@@ -130,9 +130,12 @@ def shared_view() -> tuple[str, str]:
         "yaxis": {"key": "accuracy", "type": "METRIC"},
     }
     section = {"uuid": _SECTION, "name": "Pareto front", "display": True, "isReordered": False}
-    columns = ["metrics.`accuracy`", "metrics.`latency_ms`", "tags.`pareto`"]
+    columns = [
+        *("tags.`pareto`", "tags.`stage`", "tags.`family`", "tags.`backbone`"),
+        *("metrics.`accuracy`", "metrics.`latency_ms`", "params.`network`"),
+    ]
     state = {
-        "orderByKey": "attributes.start_time",
+        "orderByKey": "tags.`pareto`",  # a page holds a hundred runs: the front is on the first
         "orderByAsc": False,
         "searchFilter": "",
         "startTime": "ALL",

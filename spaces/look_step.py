@@ -194,3 +194,4 @@ class LookStep(AbstractStep):
         """Look."""
         run.record(self.name)
         run.features, run.memory[SEEN] = self(run.features, run.memory[IMAGE], self._seen(run))
+        run.show(self.name, run.memory[SEEN])

@@ -93,6 +93,11 @@ class Routing:
                 alive = rows if alive is None else alive.index_select(0, rows)
             self.recorder.add(within(name, self.variant), alive, times)
 
+    def show(self, name: str, value: Tensor) -> None:
+        """Tell more of a decision than how often parts run: `n x ...`, of the inputs still in the network."""
+        if self.recorder is not None:
+            self.recorder.shown[within(name, self.variant)] = value
+
     def leave_all(self, logits: Tensor, exit_index: int) -> None:
         """Everybody still in the network leaves with these answers."""
         self.done = True

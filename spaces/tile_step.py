@@ -161,6 +161,7 @@ class TileStep(AbstractStep):
         features, tiling = run.features, self.tiling
         run.record(self.gate_name)
         opened = self._opened(self.decider.logits(features, run.memory, run.setting), features)
+        run.show(self.gate_name, opened)
         rows = opened.nonzero(as_tuple=True)
         run.record(self.frame_name)
         padded, room = tiling.frame(features)

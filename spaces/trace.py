@@ -167,6 +167,7 @@ class Recorder:
     def __init__(self, size: int) -> None:
         self.size = size
         self._counts: dict[str, NDArray[np.float64]] = {}
+        self.shown: dict[str, Tensor] = {}  # what steps tell of their decisions, one row for each input still there
 
     def add(self, name: str, alive: Tensor | None, times: Tensor | None = None) -> None:
         """Part `name` runs now for the inputs with these numbers (None: all); `times`: how many rows each brings."""

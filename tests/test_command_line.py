@@ -272,7 +272,13 @@ def test_a_smaller_demo_runs_through(demo: tuple[Path, Ended]) -> None:
     for expected in ("searching 4/4", "mean ms", "work", "static", "Why it ended: the budget of 4 candidates is spent"):
         assert expected in out
     wrote = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
-    assert [Path(file).name for file in wrote] == ["front.html", "front.png", "front.csv", "report.json"]
+    assert [Path(file).name for file in wrote] == [
+        "front.html",
+        "front.png",
+        "front.csv",
+        "pictures.html",
+        "report.json",
+    ]
     assert all((storage.parent / file).exists() for file in wrote)
     assert lines[-1] == "open the MLflow UI: dynarch ui --storage results"
     service = SearchService(storage)

@@ -50,6 +50,9 @@ LAZY_IMPORTS: dict[tuple[str, str], str] = {
     ("hardware/roofline.py", "scipy"): "only where an unmeasured part is predicted",
     ("hardware/roofline.py", "sklearn"): "likewise",
     ("search/storage.py", "dynarch"): "MLflow",
+    ("search/handle.py", "dynarch"): "Ray: only where a search is run",
+    ("search/frame.py", "pandas"): "only where a frame is asked for",
+    ("search/gallery.py", "dynarch"): "pictures, likewise",
     ("search/report.py", "dynarch"): "pictures, with two libraries that draw them",
 }
 

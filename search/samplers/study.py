@@ -15,6 +15,7 @@ from typing import Any, final
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -27,6 +28,7 @@ from .history import CANDIDATE, EXTRA, History
 from .make import BOUNDED, make_sampler
 
 LEVEL = "level"
+BEST_TRIALS = 5  # fewer say nothing about what made them so
 ORPHAN = "orphan"  # attribute of a trial
 
 
@@ -184,6 +186,40 @@ class Study:
     def extras(self, candidate: int) -> int:
         """How many extra points of a candidate were added."""
         return self._history.extras(candidate)
+
+    def told(self, candidate: int) -> set[tuple[float, ...]]:
+        """The values of all complete trials that stand for a candidate."""
+        with _errors():
+            trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            return {tuple(each.values) for each in trials if each.user_attrs.get(CANDIDATE) == candidate}
+
+    def importances(self, objective: int) -> dict[str, float]:
+        """How much each answer matters for being among the best in an objective; they add up to 1.
+
+        Answers that were only asked for under a condition are compared among those who were asked. Empty if too few
+        trials are complete for the best of them to say anything.
+
+        Source: Watanabe, Bansal, Hutter, "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
+            Subspaces", IJCAI 2023.
+        """
+        with _errors(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            complete = len(self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+            if complete < 2 * BEST_TRIALS:
+                return {}
+            sign = 1.0 if self._study.directions[objective] == StudyDirection.MINIMIZE else -1.0
+            found = get_param_importances(
+                self._study,
+                evaluator=PedAnovaImportanceEvaluator(target_quantile=max(0.1, BEST_TRIALS / complete)),
+                target=lambda trial: sign * trial.values[objective],
+            )
+            return {name: float(share) for name, share in found.items()}
+
+    def name_objectives(self, names: Sequence[str]) -> None:
+        """What dashboards call the values."""
+        with _errors():
+            if self._study.metric_names != list(names):
+                self._study.set_metric_names(list(names))
 
     def params(self, number: int) -> dict[str, Any]:
         """The answers of a trial."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from threading import Thread
 
 import pytest
@@ -104,3 +105,21 @@ def test_any_thread_may_report() -> None:
             thread.join()
         display.note("timing", 50, 50)
     assert "50/50" in written(shown)
+
+
+def test_eighty_columns_hold_a_search_of_a_thousand_on_one_line() -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with Display(shown) as display:
+        display.show(Event("searching", 1000, 1000, stopped=90, failed=10, hypervolume=0.8125))
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written(shown))
+    lines = [line.strip() for line in plain.replace("\r", "\n").splitlines() if line.strip()]
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].startswith("searching 1000/1000 900 done, 90 stopped, 10 failed, hv 0.812")
+
+
+def test_a_long_phase_is_told_whole_above_the_bar() -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True, width=80)
+    reason = "waiting, as a store failed: the database cannot be reached"
+    with Display(shown) as display:
+        display.note(reason, 0, 0)
+    assert reason in written(shown)

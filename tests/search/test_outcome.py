@@ -18,7 +18,7 @@ from dynarch.evaluators.from_scratch import load_candidate
 from dynarch.evaluators.splits import Part, SplitSpec, sealed_test, visible_splits
 from dynarch.hardware.table import LatencyTable
 from dynarch.search.candidate import candidate_folder
-from dynarch.search.driver import BOOK, Driver
+from dynarch.search.driver import Driver
 from dynarch.search.engine import Engine
 from dynarch.search.ledger import Ledger, NewPoint, Point
 from dynarch.search.outcome import Examiner, Scored, score_front, single_exits, static_numbers, still_front, tune_front
@@ -26,6 +26,7 @@ from dynarch.search.problem import Constraint, Problem
 from dynarch.search.proposals import numbers
 from dynarch.search.records import Records
 from dynarch.search.report_rows import FrontReport
+from dynarch.search.storage import BOOK
 from dynarch.search.testing import run_inline
 from dynarch.search.worker import Assignment
 from dynarch.spaces.errors import StoreError

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dynarch import Problem
+from dynarch.search.candidate_run import candidate_run
 from dynarch.search.ledger import Counts, Ledger
-from dynarch.search.records import RETRY_SECONDS, candidate_run
+from dynarch.search.records import RETRY_SECONDS
 from dynarch.search.report import write_report
 from dynarch.search.report_rows import FrontReport, ReportRow
 from dynarch.search.summary import Standing
@@ -39,7 +41,7 @@ def test_a_candidate_tells_what_it_is_and_how_it_went(ledger: Ledger, problem: P
     assert run.architecture_id == architecture.id
     assert run.params["network"].startswith("residual w4 d1-1-1, exits")
     assert run.params["early_exit.objective"] == "equal"
-    assert run.tags == {"family": "early_exit", "backbone": "residual", "pareto": "false"}
+    assert run.tags == {"family": "early_exit", "backbone": "residual", "stage": "full", "pareto": "false"}
     assert (run.metrics["seconds"], run.metrics["epochs"]) == (2.5, 3.0)
     assert run.curves == {"train_loss": [(1, 2.0)], "final_accuracy": [(2, 0.75)]}  # what was not finite is left out
     assert (run.started_at_ms, run.ended_at_ms) == (5_000, 20_000)
@@ -62,6 +64,7 @@ def test_a_static_candidate_that_failed(ledger: Ledger, problem: Problem, search
     ledger.finish(search_id, 0, state="failed", finished_at=6.0, epochs_done=1, seconds=1.0, cause="no memory")
     run = candidate_run(problem, known(ledger, search_id, 0), [])
     assert (run.state, run.cause, run.tags["family"], run.curves) == ("failed", "no memory", "static", {})
+    assert run.tags["stage"] == "failed"
     assert run.metrics == {"seconds": 1.0, "epochs": 1.0}
 
 
@@ -228,3 +231,25 @@ def report_of(search_id: str, *, member: int) -> FrontReport:
         machine_change=0.125,
         machine_noise=0.05,
     )
+
+
+def test_exit_shares_and_gate_rates_are_metrics(ledger: Ledger, problem: Problem, search_id: str) -> None:
+    """Of the point at the candidate's level. What carries inputs to a branch runs when it does, and is left out."""
+    evaluation = add(ledger, problem, search_id, 1)
+    recorded = {"exit_share": [0.5, 0.25, 0.25], "usage": {"branch.0.1": 0.75, "move.0.1": 0.75, "tiles.2": 0.5}}
+    points = [replace(point, metrics={**point.metrics, **recorded}) for point in points_of(ledger, search_id, 1)]
+    metrics = candidate_run(problem, evaluation, points).metrics
+    shares = {name: value for name, value in metrics.items() if name.endswith("_share")}
+    assert shares == {"exit_0_share": 0.5, "exit_1_share": 0.25, "final_share": 0.25}
+    assert {name for name in metrics if name.startswith("rate/")} == {"rate/branch.0.1", "rate/tiles.2"}
+    assert metrics["rate/tiles.2"] == 0.5
+
+
+def test_how_far_a_candidate_came_can_be_filtered_by(ledger: Ledger, problem: Problem, search_id: str) -> None:
+    evaluation = add(ledger, problem, search_id, 1)
+    stopped = replace(evaluation, state="stopped", epochs_done=2)
+    assert candidate_run(problem, stopped, []).tags["stage"] == "rung 2"
+    assert candidate_run(problem, replace(evaluation, cause="beaten"), []).run_tags(search_id, "p").items() >= {
+        ("mlflow.note.content", "finished: beaten"),
+        ("dynarch.cause", "beaten"),
+    }

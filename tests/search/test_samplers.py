@@ -165,3 +165,30 @@ def test_a_database_that_is_gone_is_an_error_of_ours_in_one_line(folder: Path, m
     with pytest.raises(StoreError) as caught:
         study.tell(number, [0.5, 1.0], {})
     assert str(caught.value) == "the study's database failed (no connection); check that it can be written"
+
+
+def test_what_dashboards_need_is_told(folder: Path) -> None:
+    study = study_of(folder)
+    number, _ = ask(study, 1)
+    study.attach(number, 7)
+    study.tell(number, [0.5, 2.0], {})
+    study.add_extra(number, level=0.25, values=[0.25, 1.0], constraints={})
+    assert study.told(7) == {(0.5, 2.0), (0.25, 1.0)}
+    assert study.told(8) == set()
+    for _ in range(2):
+        study.name_objectives(["accuracy", "latency_ms@cpu"])
+        assert raw(folder).metric_names == ["accuracy", "latency_ms@cpu"]
+
+
+def test_the_answer_that_decides_is_the_one_that_matters(folder: Path) -> None:
+    """Accuracy follows the width alone, latency the learning rate alone."""
+    study = study_of(folder, sampler="random")
+    assert study.importances(0) == {}  # nobody has answered yet
+    for question in range(1, 41):
+        number, params = ask(study, question)
+        rate, width = params["training.learning_rate"], params["residual.width"]
+        study.tell(number, [0.9 if width == 4 else 0.1, 1.0 if rate == 0.02 else 9.0], {})
+    accuracy, latency = study.importances(0), study.importances(1)
+    assert sum(accuracy.values()) == pytest.approx(1)
+    assert max(accuracy, key=lambda name: accuracy[name]) == "residual.width"
+    assert max(latency, key=lambda name: latency[name]) == "training.learning_rate"
