@@ -15,9 +15,9 @@ from ..evaluators.slowdown import slowed
 from ..evaluators.splits import Part, visible_splits
 from ..hardware.book import LatencyBook
 from ..hardware.device import one_thread
-from .driver import BOOK
 from .front_point import FrontPoint
 from .problem import Problem
+from .storage import BOOK
 
 
 @final
