@@ -22,6 +22,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -80,14 +81,16 @@ class Benchmark:
         self.console = console
         self.settings = Settings(options.count, options.test, options.epochs, options.quick)
         self.rows = Rows(options.storage / "rows.jsonl", vars(self.settings))
+        self.failed: list[str] = []
         self._data = lru_cache(maxsize=4)(self._load)
 
     def train(self) -> None:
         """Train what is not trained."""
         for subject, seed in self._subjects():
             if self._known("train", subject.family.name, subject, seed) is None:
-                bench, static = self._bench(subject, seed), self._static(subject, seed)
-                self._say(self._trained(subject, bench, static))
+                with self._going_on(f"training {subject.family.name}, seed {seed}"):
+                    bench, static = self._bench(subject, seed), self._static(subject, seed)
+                    self._say(self._trained(subject, bench, static))
 
     def time(self) -> None:
         """Time what is trained and not timed."""
@@ -96,7 +99,17 @@ class Benchmark:
             if trained is None:
                 self._loud(f"{subject.family.name}, seed {seed}: not trained yet")
             elif self._known("time", subject.family.name, subject, seed) is None:
-                self._say(self._timed(subject, self._bench(subject, seed)))
+                with self._going_on(f"timing {subject.family.name}, seed {seed}"):
+                    self._say(self._timed(subject, self._bench(subject, seed)))
+
+    @contextmanager
+    def _going_on(self, what: str) -> Iterator[None]:
+        """An error ends one row, not the hours of the others; it is told at once and again at the end."""
+        try:
+            yield
+        except da.DynarchError as error:
+            self.failed.append(f"{what}: {error}")
+            self._loud(f"FAILED {self.failed[-1]}")
 
     def _trained(self, subject: Subject, bench: Bench, static: Row) -> Row:
         architecture = subject.dynamic(bench.signature)
@@ -177,7 +190,7 @@ class Benchmark:
         )
 
     def _loud(self, text: str) -> None:
-        self.console.print(f"SKIPPED: {text}", highlight=False, style="bold")
+        self.console.print(text if text.startswith("FAILED") else f"SKIPPED: {text}", highlight=False, style="bold")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -229,7 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(verdict_table(rows))
     for text in verdicts(rows):
         console.print(text, highlight=False)
-    return 0
+    for text in benchmark.failed:
+        console.print(f"FAILED {text}", highlight=False, style="bold")
+    return 1 if benchmark.failed else 0
 
 
 if __name__ == "__main__":

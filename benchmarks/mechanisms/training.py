@@ -59,8 +59,12 @@ class Bench:
 
 def work_book(each: Iterable[Costs]) -> LatencyBook:
     """Latencies that are nothing but work."""
-    macs = {key: work for costs in each for key, work in zip(costs.keys, costs.macs, strict=True)}
-    curves = {key: PartCurve((1,), (max(work, 1) * 1e-6,), key) for key, work in macs.items()}
+    curves: dict[str, PartCurve] = {}
+    for costs in each:
+        for key, part, work in zip(costs.keys, costs.parts, costs.macs, strict=True):
+            sizes = (1,) if part.rows == 1 else (1, part.rows)  # between two sizes in proportion to them
+            if key not in curves or curves[key].batches < sizes:
+                curves[key] = PartCurve(sizes, tuple(size * max(work, 1) * 1e-6 for size in sizes), key)
     return LatencyBook({WORK: DevicePages(1, WORK, WORK, IDENTITY, curves)})
 
 
