@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 STAMP := $(VENV)/.installed
 # Processes that share the tests; they would share what a debugger or a profiler of one test needs, hence JOBS=0.
-PARALLEL = $(shell $(BIN)/python -c 'import xdist' 2>/dev/null && echo '-n $(JOBS) --dist loadgroup --no-loadscope-reorder')
+PARALLEL = $(shell $(BIN)/python -c 'import xdist' 2>/dev/null && echo '-n $(JOBS) --dist loadscope --no-loadscope-reorder')
 LAWS := tests/test_layers.py tests/test_public_names.py tests/test_packaging.py tests/test_errors.py
 
 # Ray would re-launch its workers through a package manager that happens to be the parent process.

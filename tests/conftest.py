@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 os.environ |= {
     "DO_NOT_TRACK": "true",
@@ -40,6 +42,7 @@ TOGETHER = {
     "dynarch.tests.databases": "databases",
 }
 SPREAD = ("tests/spaces/test_contract.py",)  # long, and nothing in it is shared: each parameter goes by itself
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,26 +50,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="torch device of the device-dependent tests")
 
 
-def group_of(item: pytest.Item) -> str:
+@cache
+def group_of_file(path: str) -> str:
+    """The group of its tests: that of a helper it imports, else its own."""
+    text = (ROOT / path).read_text()
+    return next((group for helper, group in TOGETHER.items() if f"from {helper} import" in text), path)
+
+
+def group_of(nodeid: str) -> str:
     """What has the same group runs in one process, in order: a file, all users of a helper, or one parameter."""
-    path, module = item.location[0].replace(os.sep, "/"), getattr(item, "module", None)
-    imported = {getattr(value, "__module__", None) for value in vars(module).values()}
-    for helper, group in TOGETHER.items():
-        if helper in imported:
-            return group
-    call = getattr(item, "callspec", None)
-    return f"{path} {call.id}" if path in SPREAD and call is not None else path
+    path, _, test = nodeid.partition("::")
+    return f"{path} {test.partition('[')[2]}" if path in SPREAD and "[" in test else group_of_file(path)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist need not be there
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Shares out groups; of pytest-xdist's own marks for that this version of pytest shows nothing."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class Groups(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Names the groups for pytest-xdist, which need not be there, and lets the longest ones begin."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    """Lets the longest groups begin."""
     first = list(dict.fromkeys(TOGETHER.values()))
 
     def turn(item: pytest.Item) -> int:
-        group = group_of(item)
+        group = group_of(item.nodeid)
         return first.index(group) if group in first else len(first)
 
     items.sort(key=turn)  # stable: files stay whole
