@@ -57,7 +57,7 @@ def _caption(subject: Subject, member: Member, index: int) -> str:
     place = "final head" if member.taken[index] == last else f"exit {member.taken[index]}"
     work = member.work[index] / member.work.max()
     right = "right" if member.right[index] else "wrong"
-    where = f"{place}, " if last else ""
+    where = f"{place}<br>" if last else ""  # two lines: beside each other they would overlap
     return f"{where}{work:.0%} work, {right}"
 
 
