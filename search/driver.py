@@ -30,6 +30,7 @@ from .finale import Finale
 from .lease import Lease
 from .ledger.entities import Evaluation, Point
 from .ledger.store import Ledger
+from .open_study import open_study
 from .outage import PATIENCE_SECONDS, Outage
 from .problem import Problem
 from .profiling import Profiler
@@ -37,7 +38,6 @@ from .proposals import Proposer
 from .records import Records
 from .recovery import NOTES, reconcile_study, sweep, unfinished_candidates
 from .report import FrontReport, write_report
-from .samplers import Study
 from .shown_front import show_front
 from .storage import BOOK, REPORT
 from .summary import Progress, ended_in_order, reference_of
@@ -238,15 +238,8 @@ class Driver:
 
     def _search(self, book: LatencyBook, progress: Progress) -> str:
         problem, ledger = self.problem, self._ledger
-        strategy = problem.strategy
         self._began_at = self._began_at or self._clock()  # an outage does not give the budget's minutes back
-        study = Study(
-            self._study_url,
-            self.search_id,
-            directions=problem.directions,
-            sampler=strategy.sampler,
-            seed=strategy.seed,
-        )
+        study = open_study(problem, self._study_url, self.search_id)
         reconcile_study(study, ledger, problem, self.search_id)
         sweep(self.folder, ledger, self.search_id, checkpoint=CHECKPOINT)
         proposer = Proposer(problem, self.search_id, ledger=ledger, study=study, book=book, clock=self._clock)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from .gallery import write_pictures
 from .ledger.store import Ledger
+from .open_study import open_study
 from .problem import Problem
 from .proposals import numbers
-from .samplers import Study
 
 
 def show_front(problem: Problem, search_id: str, *, ledger: Ledger, folder: Path, study_url: str) -> dict[str, Path]:
@@ -27,8 +27,7 @@ def tell_front(problem: Problem, search_id: str, *, ledger: Ledger, study_url: s
 
     A study hears of a few points of each candidate, which is enough for a sampler, and too little for a dashboard.
     """
-    strategy = problem.strategy
-    study = Study(study_url, search_id, directions=problem.directions, sampler=strategy.sampler, seed=strategy.seed)
+    study = open_study(problem, study_url, search_id)
     study.name_objectives([reference.key for reference in problem.references])
     trials = {each.number: each.optuna_trial for each in ledger.evaluations(search_id)}
     points = ledger.points(search_id)

@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 
 from ...evaluators.metrics import MAXIMIZE
 from ..ledger.entities import Evaluation
+from ..open_study import open_study
 from ..proposals import at_level, numbers
-from ..samplers import LEVEL, Study
+from ..samplers import LEVEL
 from ..summary import Progress, ended_in_order
 from .style import ACCENT, SHADES, dressed
 from .subject import Subject
@@ -121,15 +122,8 @@ def history(subject: Subject) -> go.Figure | None:
 
 
 def _importances(subject: Subject) -> dict[str, dict[str, float]]:
-    problem, strategy = subject.problem, subject.problem.strategy
-    study = Study(
-        subject.study_url,
-        subject.search_id,
-        directions=problem.directions,
-        sampler=strategy.sampler,
-        seed=strategy.seed,
-    )
-    return {reference.key: study.importances(index) for index, reference in enumerate(problem.references)}
+    study = open_study(subject.problem, subject.study_url, subject.search_id)
+    return {reference.key: study.importances(index) for index, reference in enumerate(subject.problem.references)}
 
 
 def _candidates(subject: Subject) -> list[_Candidate]:
