@@ -14,9 +14,9 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dynarch as da
-from dynarch.hardware.calibration import paths
 from dynarch.hardware.inventory import Costs, KeyCache, keys_of
 from dynarch.hardware.keys import PartKey
+from dynarch.hardware.ways import paths
 from dynarch.spaces.network import DynamicNetwork
 from dynarch.spaces.scope import Chance, Scope
 from dynarch.spaces.trace import COMPACT, Part, counts

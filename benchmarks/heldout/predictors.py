@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynarch.benchmarks.heldout.networks import Net, each_part, operations
-from dynarch.benchmarks.heldout.rounds import LARGE, Dynamic, Half, Member, example
+from dynarch.benchmarks.heldout.rounds import LARGE, Dynamic, Half, Member
 from dynarch.hardware.book import DevicePages
-from dynarch.hardware.calibration import ways_of
 from dynarch.hardware.composition import LatencyDistribution, PartCurve
 from dynarch.hardware.correction import IDENTITY, Correction, Observation, fit
 from dynarch.hardware.estimate import Estimate
@@ -23,6 +22,7 @@ from dynarch.hardware.operations import features
 from dynarch.hardware.profile import curve_batches
 from dynarch.hardware.table import Entry
 from dynarch.hardware.unseen import UnseenParts
+from dynarch.hardware.ways import ways_of
 from dynarch.spaces.errors import MissingEntryError
 
 Floats = NDArray[np.float64]
@@ -88,7 +88,7 @@ def corrected(table: Table, members: Sequence[Member], *, batch: int = 1) -> Cor
     """Fitted on every way of some networks that was measured in the half of the table."""
     found = []
     for number, (name, net) in enumerate(members):
-        for path, way in enumerate(ways_of(net.network, example(net, batch))):
+        for path, way in enumerate(ways_of(net.network, batch=batch)):
             measured = table.half.ms.get(f"{name}/{path}/{batch}")
             if measured is not None:
                 curves = {key.hash: _curve(table.half, key.hash, batch) for key in net.keys}

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import dynarch as da
 from dynarch.benchmarks.heldout.networks import Net, Sets, divided, draw, each_part, inputs, operations
-from dynarch.hardware.calibration import CALLS, ways_of
+from dynarch.hardware.calibration import CALLS
 from dynarch.hardware.correction import MIN_FOR_CALLS
 from dynarch.hardware.device import content_id
 from dynarch.hardware.measurables import measurable
@@ -33,6 +33,7 @@ from dynarch.hardware.profile import curve_batches, time_network
 from dynarch.hardware.session import canaries, check_canaries
 from dynarch.hardware.steadiness import sentinel_of
 from dynarch.hardware.timer import Lazy, Protocol, Ready, Task, time_task
+from dynarch.hardware.ways import ways_of
 from dynarch.spaces.network import DynamicNetwork
 
 LARGE: Final = 32
@@ -267,9 +268,9 @@ def timed_of(study: Study) -> dict[str, Pass]:
     found: dict[str, Pass] = {}
     for name, batch, net in streamed(study):
         device = da.Cpu(batch=batch)
-        x, ways = device.place(example(net, batch)), ways_of(net.network, example(net, batch))
-        prepared, policies = device.prepare(net.network), [ways[path].policy for path in stream(name, net, batch)]
-        found[f"{name}/{batch}"] = _passes(prepared, policies, [x] * len(policies), device)
+        ways = [(device.place(way.x), way.policy) for way in ways_of(net.network, batch=batch)]
+        inputs, policies = zip(*(ways[path] for path in stream(name, net, batch)), strict=True)
+        found[f"{name}/{batch}"] = _passes(device.prepare(net.network), policies, inputs, device)
     for batch, members in study.dynamic.items():
         device = da.Cpu(batch=batch)
         for number, each in enumerate(members):
@@ -285,14 +286,9 @@ def streamed(study: Study) -> Iterator[tuple[str, int, Net]]:
     yield from ((name, LARGE, net) for name, net in study.fitted_large)
 
 
-def example(net: Net, batch: int) -> Tensor:
-    """One input, or a batch of inputs that differ."""
-    return net.parts[0].inputs[0] if batch == 1 else inputs(batch, seed=batch)
-
-
 def stream(name: str, net: Net, batch: int) -> NDArray[np.int64]:
     """The number of the way that each call takes."""
-    ways = len(ways_of(net.network, example(net, batch)))
+    ways = len(ways_of(net.network, batch=batch))
     calls = CALLS if batch == 1 else CALLS // 2
     order = np.random.default_rng(list(f"{name}/{batch}".encode())).permutation(np.repeat(np.arange(ways), calls))
     return order.astype(np.int64)

@@ -44,8 +44,9 @@ CHOSEN: Final[tuple[AbstractFamily, ...]] = (
 SIZES: Final[tuple[AbstractBackbone, ...]] = (
     da.Residual(width=(16,), depth=(2,)),
     da.InvertedResidual(width=(16,), expansion=(2,), depth=(2,)),
-    # One chunk, a single call of the cell, is the static network; families that need more get eight.
-    da.Recurrent(width=(64,), cell=("gru",), chunks=(1, 8)),
+    # One chunk, a single call of the cell, is the static network; families that need more get four. At width 64 and
+    # eight chunks the calls cost more than all that the cells compute.
+    da.Recurrent(width=(256,), cell=("gru",), chunks=(1, 4)),
     da.FrameRecurrent(chunks=(1, 8)),
 )
 QUICK_SIZES: Final[tuple[AbstractBackbone, ...]] = (

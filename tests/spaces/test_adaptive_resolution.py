@@ -13,8 +13,8 @@ from dynarch.evaluators.operating import cheapest_ms, score
 from dynarch.evaluators.score_table import score_tables
 from dynarch.evaluators.splits import Part
 from dynarch.evaluators.testing import made_up_book
-from dynarch.hardware.calibration import paths
 from dynarch.hardware.inventory import Costs, costs_of, inventory
+from dynarch.hardware.ways import paths
 from dynarch.spaces.architecture import Architecture
 from dynarch.spaces.backbone import Outline, Signature
 from dynarch.spaces.backbones import Residual
