@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any, final
@@ -16,7 +16,7 @@ from ..spaces.errors import SpecError
 from ..spaces.families import FAMILIES
 from ..spaces.network import DynamicNetwork
 from ..spaces.plan import Plan
-from ..spaces.space import Space
+from ..spaces.space import Space, build
 from ..spaces.trace import COMPACT, Part, PartInfo
 from .device import one_thread
 from .keys import PartKey, concatenate, part_key
@@ -184,22 +184,38 @@ def inventory(
         compaction: whether batches are larger than 1; one input is never compacted, it leaves or goes on.
         on_progress: called with the number of parts found so far.
     """
+    with torch.random.fork_rng(devices=[]), one_thread():
+        return _listed(networks_of(space, signature), compaction=compaction, on_progress=on_progress)
+
+
+def inventory_of(architectures: Iterable[Architecture], signature: Signature, *, compaction: bool) -> Inventory:
+    """Every part that routed mode of these networks can run."""
+    with torch.random.fork_rng(devices=[]), one_thread():
+        networks = ((build(each, signature).eval(), KeyCache()) for each in architectures)
+        return _listed(networks, compaction=compaction)
+
+
+def _listed(
+    networks: Iterable[tuple[DynamicNetwork, KeyCache]],
+    *,
+    compaction: bool,
+    on_progress: Callable[[int], None] | None = None,
+) -> Inventory:
     found: dict[str, tuple[PartKey, Part]] = {}
     costs: list[Costs] = []
     places: dict[str, Place] = {}
-    with torch.random.fork_rng(devices=[]), one_thread():
-        for network, cache in networks_of(space, signature):
-            parts = network.parts()
-            keys = keys_of(parts, cache)
-            for index, (part, key) in enumerate(zip(parts, keys, strict=True)):
-                if part.info.kind != COMPACT or compaction:
-                    known = found.get(key.hash)
-                    if known is None or known[1].info.rows < part.info.rows:  # it must be measured for all of them
-                        found[key.hash] = (key, part)
-                        places[key.hash] = (len(costs), index)
-            costs.append(_costs(network, parts, keys))
-            if on_progress is not None:
-                on_progress(len(found))
+    for network, cache in networks:
+        parts = network.parts()
+        keys = keys_of(parts, cache)
+        for index, (part, key) in enumerate(zip(parts, keys, strict=True)):
+            if part.info.kind != COMPACT or compaction:
+                known = found.get(key.hash)
+                if known is None or known[1].info.rows < part.info.rows:  # it must be measured for all of them
+                    found[key.hash] = (key, part)
+                    places[key.hash] = (len(costs), index)
+        costs.append(_costs(network, parts, keys))
+        if on_progress is not None:
+            on_progress(len(found))
     return Inventory(found, tuple(costs), places)
 
 

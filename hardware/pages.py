@@ -5,9 +5,9 @@ A part that the table holds is what was measured; one that it lacks is told by t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from ..spaces.errors import MissingEntryError, SpecError
+from ..spaces.errors import MissingEntryError, SpecError, StoreError
 from ..spaces.trace import COMPACT
 from .book import DevicePages
 from .composition import PartCurve
@@ -15,7 +15,7 @@ from .correction import IDENTITY, Correction
 from .device import Environment, Statistic
 from .devices import DEVICES
 from .estimate import Estimate
-from .inventory import Inventory
+from .inventory import Costs, Inventory
 from .keys import PartKey
 from .profile import curve_batches
 from .table import LatencyTable
@@ -58,6 +58,34 @@ def told_pages(
     }
     correction = _correction(table, environment_id, named, batch)
     return DevicePages(batch, environment_id, named, correction, told_curves(parts, asked))
+
+
+def measured_pages(
+    networks: Iterable[Costs], table: LatencyTable, environment_id: str, *, batch: int
+) -> DevicePages | None:
+    """The pages of these networks alone, if the table has measured all their parts; None if it has not.
+
+    Nothing is built and nothing measured, so that finished candidates are read on a known device in no time.
+    """
+    environments = table.environments()
+    if environment_id not in environments:
+        return None
+    asked: dict[str, int] = {}
+    for costs in networks:
+        for part, key in zip(costs.parts, costs.keys, strict=True):
+            if batch > 1 or part.kind != COMPACT:
+                asked[key] = max(asked.get(key, 0), part.rows)
+    statistic = _statistic(environments[environment_id])
+    curves: dict[str, PartCurve] = {}
+    try:
+        version = table.freeze(environment_id).version
+        for rows in sorted(set(asked.values())):
+            names, sizes = [key for key, most in asked.items() if most == rows], curve_batches(batch * rows)
+            entries = table.entries(environment_id, names, sizes, version=version, statistic=statistic)
+            curves |= {key: PartCurve(sizes, tuple(entries[key, size].ms for size in sizes), key) for key in names}
+    except (MissingEntryError, StoreError):
+        return None
+    return DevicePages(batch, environment_id, version, _correction(table, environment_id, version, batch), curves)
 
 
 def told_curves(parts: UnseenParts, asked: Mapping[str, tuple[PartKey, int]]) -> dict[str, PartCurve]:

@@ -17,7 +17,7 @@ from .ledger.store import Ledger
 from .problem import Problem
 from .profiling import Profiler
 from .proposals import numbers
-from .retarget import retarget
+from .retarget import finished, retarget
 from .storage import Storage
 
 
@@ -39,14 +39,17 @@ def retargeted_front(
 ) -> list[FrontPoint]:
     """The front on another device, or in another environment of the latency table."""
     folder = storage.search_folder(search_id)
+    with storage.open_ledger() as ledger:
+        candidates = finished(ledger, search_id, folder)
+    costs = [each.costs for each in candidates]
     with one_thread(), storage.open_table() as table:
         profiler = Profiler(problem.space, problem.data.signature, table, seed=problem.strategy.seed)
-        if device is not None:
-            book, _ = profiler.book({"device": device})
+        if device is None:
+            members = (each.architecture for each in candidates)
+            book = profiler.told(environment or "", costs, members, batch=batch)
         else:
-            book = profiler.told(environment or "", batch=batch)
-    with storage.open_ledger() as ledger:
-        found = retarget(problem, ledger, search_id, folder, book)
+            book = profiler.known(device, costs) or profiler.book({"device": device})[0]
+    found = retarget(problem, candidates, book)
     return [
         FrontPoint(
             f"{each.number}.{each.index}",

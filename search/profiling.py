@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -17,13 +17,14 @@ from ..hardware.device import AbstractDevice, content_id
 from ..hardware.drift import refresh
 from ..hardware.elsewhere import Elsewhere
 from ..hardware.fresh_process import FreshProcess
-from ..hardware.inventory import Inventory, costs_of, inventory
+from ..hardware.inventory import Costs, Inventory, costs_of, inventory, inventory_of
 from ..hardware.measurables import places
-from ..hardware.pages import numbers, told_pages
+from ..hardware.pages import measured_pages, numbers, told_pages
 from ..hardware.profile import curve_batches, profile
 from ..hardware.table import LatencyTable
 from ..hardware.timer import Protocol
 from ..hardware.turn import turn
+from ..spaces.architecture import Architecture
 from ..spaces.backbone import Signature
 from ..spaces.network import DynamicNetwork
 from ..spaces.scope import Chance, Scope
@@ -75,15 +76,38 @@ class Profiler:
         found = inventory(self._space, self._signature, compaction=compaction, on_progress=self._note("listing parts"))
         return LatencyBook({name: self._pages(device, found) for name, device in devices.items()}), found
 
-    def told(self, environment_id: str, *, batch: int) -> LatencyBook:
-        """A book of what the table says of an environment that is not at hand; nothing is measured.
+    def known(self, device: AbstractDevice, networks: Sequence[Costs]) -> LatencyBook | None:
+        """A book of these networks alone, if all of it was measured here before; None if something must be measured."""
+        if isinstance(device, Elsewhere):
+            return None
+        seen = str(refresh(self._table, device))
+        if seen:
+            LOG.warning("%s: %s", device.name, seen)
+        environment = device.environment().environment_id
+        pages = measured_pages(networks, self._table, environment, batch=device.batch)
+        # Without a correction these were measured and never calibrated: the profile goes on where it ended.
+        return None if pages is None or pages.correction.n == 0 else LatencyBook({"device": pages})
+
+    def told(
+        self, environment_id: str, networks: Sequence[Costs], members: Iterable[Architecture], *, batch: int
+    ) -> LatencyBook:
+        """A book of what the table says of some networks in an environment that is not at hand; nothing is measured.
+
+        Args:
+            environment_id: whose.
+            networks: what is asked of.
+            members: what they are made of; asked only if the table lacks some of their parts.
+            batch: inputs at a time.
 
         Raises:
-            SpecError: if the table does not know it.
+            SpecError: if the table does not know the environment.
             MissingEntryError: if nothing can be said of a part.
         """
-        found = inventory(self._space, self._signature, compaction=batch > 1)
-        return LatencyBook({"table": told_pages(found, self._table, environment_id, batch=batch)})
+        pages = measured_pages(networks, self._table, environment_id, batch=batch)
+        if pages is None:
+            found = inventory_of(members, self._signature, compaction=batch > 1)
+            pages = told_pages(found, self._table, environment_id, batch=batch)
+        return LatencyBook({"table": pages})
 
     def _pages(self, device: AbstractDevice, found: Inventory) -> DevicePages:
         if isinstance(device, Elsewhere) and self._there is not None:

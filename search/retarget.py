@@ -7,6 +7,7 @@ latency table. So a new device needs its parts timed once, and then seconds of p
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -50,21 +51,56 @@ class Retargeted:
     certify_accuracy: float
 
 
-def retarget(problem: Problem, ledger: Ledger, search_id: str, folder: Path, book: LatencyBook) -> list[Retargeted]:
-    """The non-dominated points of all finished candidates on the devices of `book`.
+@final
+@dataclass(frozen=True)
+class Finished:
+    """A candidate that was trained to its end, without its weights.
+
+    Args:
+        number: the candidate.
+        architecture: what was built.
+        costs: its parts.
+        home: where its score tables are.
+    """
+
+    number: int
+    architecture: Architecture
+    costs: Costs
+    home: Path
+
+
+def finished(ledger: Ledger, search_id: str, folder: Path) -> list[Finished]:
+    """All candidates of a search that were trained to their end.
+
+    Raises:
+        DataError: if the artefacts of one are gone.
+    """
+    return [
+        Finished(each.number, Architecture.from_mapping(each.architecture), *_costs(folder, each.number))
+        for each in ledger.evaluations(search_id)
+        if each.state == "finished"
+    ]
+
+
+def _costs(folder: Path, number: int) -> tuple[Costs, Path]:
+    home = inside(folder, candidate_folder(number))
+    try:
+        return Costs.from_mapping(json.loads((home / MANIFEST).read_text())["costs"]), home
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"candidate {number}", f"{home} cannot be read ({error}); restore the storage") from None
+
+
+def retarget(problem: Problem, candidates: Sequence[Finished], book: LatencyBook) -> list[Retargeted]:
+    """The non-dominated points of candidates on the devices of `book`.
 
     Objectives and constraints on a device are read on the first device of the book.
 
     Raises:
-        DataError: if the artefacts of a candidate are gone.
+        DataError: if the score tables of a candidate are gone.
         MissingEntryError: if the book lacks a part.
     """
     device, _ = book.first
-    found = []
-    for evaluation in ledger.evaluations(search_id):
-        if evaluation.state == "finished":
-            architecture = Architecture.from_mapping(evaluation.architecture)
-            found += _points(problem, folder, evaluation.number, architecture, book)
+    found = [point for candidate in candidates for point in _points(problem, candidate, book)]
     feasible = [each for each in found if _feasible(problem, each, device)]
     if not feasible:
         return []
@@ -75,15 +111,9 @@ def retarget(problem: Problem, ledger: Ledger, search_id: str, folder: Path, boo
     return sorted((feasible[index] for index in kept), key=lambda each: each.point.metrics[latency])
 
 
-def _points(
-    problem: Problem, folder: Path, number: int, architecture: Architecture, book: LatencyBook
-) -> list[Retargeted]:
-    home, seed = inside(folder, candidate_folder(number)), problem.strategy.seed
-    try:
-        costs = Costs.from_mapping(json.loads((home / MANIFEST).read_text())["costs"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"candidate {number}", f"{home} cannot be read ({error}); restore the storage") from None
-    tune, certify = ScoreTables.load(home / "tune.npz"), ScoreTables.load(home / "certify.npz")
+def _points(problem: Problem, candidate: Finished, book: LatencyBook) -> list[Retargeted]:
+    seed, costs = problem.strategy.seed, candidate.costs
+    tune, certify = (ScoreTables.load(candidate.home / f"{name}.npz") for name in ("tune", "certify"))
     points = operating_points(
         tune,
         costs,
@@ -95,9 +125,9 @@ def _points(
     )
     return [
         Retargeted(
-            number,
+            candidate.number,
             index,
-            architecture,
+            candidate.architecture,
             point,
             score(certify, costs, book, point.policy, seed=seed).metrics["accuracy"],
         )

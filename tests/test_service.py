@@ -258,6 +258,24 @@ def test_the_same_device_again_gives_a_front_without_training(service: SearchSer
     assert max(point.tune["accuracy"] for point in retargeted) == pytest.approx(best, abs=1.5 / 45)
 
 
+def test_a_device_that_is_known_is_not_looked_at_again(
+    service: SearchService, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All parts of the candidates are in the table, so neither the space is listed nor anything measured."""
+    with service.storage.open_table() as table:
+        environment = Cpu().environment().environment_id
+        before = table.describe(environment)
+
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("the whole space was listed")
+
+        monkeypatch.setattr("dynarch.search.profiling.inventory", refuse)
+        on_device = search.front(device=Cpu())
+        told = search.front(table=environment)
+        assert [point.label for point in told] == [point.label for point in on_device]
+        assert table.describe(environment) == before
+
+
 def test_a_finished_search_is_not_run_again(service: SearchService, search: Search) -> None:
     with pytest.raises(SpecError, match="has finished"):
         service.get(search.id).resume()

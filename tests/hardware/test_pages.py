@@ -13,10 +13,10 @@ from torch import nn
 from dynarch.hardware.correction import IDENTITY, Correction
 from dynarch.hardware.device import Environment
 from dynarch.hardware.estimate import Estimate
-from dynarch.hardware.inventory import Inventory, inventory
+from dynarch.hardware.inventory import Inventory, costs_of, inventory, inventory_of
 from dynarch.hardware.keys import PartKey, part_key
 from dynarch.hardware.operations import features
-from dynarch.hardware.pages import told_curves, told_pages
+from dynarch.hardware.pages import measured_pages, told_curves, told_pages
 from dynarch.hardware.profile import Row
 from dynarch.hardware.session import Session
 from dynarch.hardware.table import Entry, LatencyTable
@@ -27,7 +27,8 @@ from dynarch.spaces.backbones import Residual
 from dynarch.spaces.errors import MissingEntryError, SpecError
 from dynarch.spaces.families import EarlyExit
 from dynarch.spaces.policy import Policy
-from dynarch.spaces.space import Space
+from dynarch.spaces.space import Space, build
+from dynarch.spaces.trace import COMPACT
 from dynarch.tests.databases import fresh_url
 
 ELSEWHERE = Environment((("kind", "phone"), ("threads", 1)))
@@ -104,6 +105,39 @@ def test_an_environment_that_is_not_there_is_named(table: LatencyTable, found: I
     fill(table, found)
     with pytest.raises(SpecError, match=E):
         told_pages(found, table, "absent", batch=1)
+
+
+def test_networks_whose_parts_were_all_measured_are_read_off(table: LatencyTable, found: Inventory) -> None:
+    fill(table, found)
+    version = table.freeze(E).version
+    table.put_correction("it", E, version, {**Correction(a=1.25, n=20).to_dict(), "batch": 1})
+    few = found.costs[:1]
+    pages = measured_pages(few, table, E, batch=1)
+    whole = told_pages(found, table, E, batch=1)
+    assert pages is not None
+    assert (pages.correction, pages.table_version) == (whole.correction, whole.table_version)
+    assert set(pages.curves) == {
+        key for part, key in zip(few[0].parts, few[0].keys, strict=True) if part.kind != COMPACT
+    }
+    assert pages.curves.items() <= whole.curves.items()
+
+
+def test_networks_of_which_something_was_not_measured_are_not_read_off(table: LatencyTable, found: Inventory) -> None:
+    assert measured_pages(found.costs, table, E, batch=1) is None, "no such environment yet"
+    lacking = found.costs[-1].keys[0]
+    fill(table, found, without=frozenset({lacking}))
+    assert measured_pages([found.costs[-1]], table, E, batch=1) is None
+    assert measured_pages(found.costs[:1], table, E, batch=8) is None, "another batch"
+    others = [costs for costs in found.costs if lacking not in costs.keys]
+    assert others
+    assert measured_pages(others, table, E, batch=1) is not None
+
+
+def test_the_parts_of_some_members_are_among_those_of_the_space(found: Inventory) -> None:
+    architectures = [architecture for _, architecture in SPACE.enumerate(SIGNATURE)][:3]
+    some = inventory_of(architectures, SIGNATURE, compaction=False)
+    assert [costs.keys for costs in some.costs] == [costs_of(build(a, SIGNATURE).eval()).keys for a in architectures]
+    assert set(some.parts) <= set(found.parts)
 
 
 def linear(inputs: int, outputs: int) -> PartKey:
