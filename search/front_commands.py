@@ -13,6 +13,7 @@ from rich.text import Text
 from ..hardware.devices import device_from_dict
 from .comparison import Comparison
 from .front_point import points_table
+from .guaranteed import guaranteed
 from .options import DatabaseOption, IdArgument, JsonOption, StorageOption, held, known_ids
 from .storage import DEFAULT_STORAGE
 
@@ -33,6 +34,11 @@ def front(
     batch: Annotated[int, typer.Option(help="Inputs at a time on that other device or table.")] = 1,
     max_latency_ms: Annotated[float | None, typer.Option(help="Leave out what is slower.", min=0)] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Leave out what is worse.", min=0, max=1)] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Leave out what may lose more accuracy, as a fraction, than its network run whole.", min=0),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of that promise, for all points at once.", min=0, max=1)] = 0.95,
     as_json: JsonOption = False,
 ) -> None:
     """Show the front of a search, or what it is on another device or table; nothing is trained.
@@ -45,6 +51,8 @@ def front(
     points = search.front(
         device=named or other, table=table, batch=batch, max_latency_ms=max_latency_ms, min_accuracy=min_accuracy
     )
+    if max_drop is not None:
+        points = guaranteed(points, max_drop=max_drop, confidence=confidence, method="learn_then_test")
     if as_json:
         out.print_json(json.dumps([point.to_mapping() for point in points]))
     elif points:
@@ -52,7 +60,7 @@ def front(
     if points:
         return
     state = search.status().state
-    bounded = max_latency_ms is not None or min_accuracy is not None
+    bounded = any(bound is not None for bound in (max_latency_ms, min_accuracy, max_drop))
     reason = f"search {search.id} is {state}"
     if state == "finished":
         reason = "nothing keeps these bounds" if bounded else "the front is empty"

@@ -9,16 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from dynarch import Cpu, Problem, SearchService, Strategy
+from dynarch.evaluators.score_table import ScoreTable, ScoreTables
+from dynarch.search.candidate import candidate_folder
 from dynarch.search.frame import columns
 from dynarch.search.front_commands import NOTHING_FOUND
 from dynarch.search.options import known_ids
 from dynarch.service import app
-from dynarch.spaces.errors import SpecError, UnknownNameError
+from dynarch.spaces.errors import DataError, SpecError, UnknownNameError
 from dynarch.tests.inline_searches import FOUR, small_data
 from dynarch.tests.written_searches import metrics_of, write_search
 
@@ -93,6 +96,21 @@ def test_nothing_to_show_has_an_exit_code_of_its_own(service: SearchService) -> 
         found = call(service, "front", *search, "--json")
         assert (found.exit_code, json.loads(found.stdout)) == (NOTHING_FOUND, [])
         assert "no point to show" in found.stderr
+
+
+def test_a_promise_is_judged_on_the_certify_split(service: SearchService) -> None:
+    """Nine of ten early decisions are wrong where the whole network is right, so only a drop of 0.95 is promised."""
+    missing = call(service, "front", "a", "--max-drop", 0.95)
+    assert isinstance(missing.exception, DataError)
+    assert "restore the storage" in str(missing.exception)
+    home = service.get("a").folder / candidate_folder(0)
+    n = 200
+    correct = np.stack([np.arange(n) % 10 == 0, np.ones(n)], axis=1).astype(np.int64)
+    ScoreTables((ScoreTable({"max_prob": np.ones((n, 1), dtype=np.float32)}, correct, np.ones(n, np.int64)),)).save(
+        home / "certify.npz"
+    )
+    assert labels(call(service, "front", "a", "--json", "--max-drop", 0.95)) == ["0.0", "0.1"]
+    assert call(service, "front", "a", "--json", "--max-drop", 0.5).exit_code == NOTHING_FOUND
 
 
 def test_a_device_that_the_search_lacks_is_named(service: SearchService) -> None:
