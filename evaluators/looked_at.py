@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,10 @@ from ..spaces.packed import ReadChunk
 from ..spaces.policy import Policy
 from ..spaces.step import AbstractStep
 from ..spaces.tile_step import TileStep
-from ..spaces.token_reduction import PruneTokens
+from ..spaces.token_reduction import MergeTokens, PruneTokens
 from ..spaces.trace import Recorder
 
-What = Literal["tiles", "tokens", "patches", "steps", "everything"]
+What = Literal["tiles", "tokens", "merged", "patches", "steps", "everything"]
 
 
 @final
@@ -34,7 +34,8 @@ class LookedAt:
         ran: part -> how often it ran.
         what: that the mask is made of.
         mask: of images `h x w`, of everything else `t` steps (words, frames): 1 where the network looked, 0 where not;
-            between them, the share of the blocks that looked of those that could choose.
+            between them, the share of the blocks that looked of those that could choose, or one over the number of
+            those that share a token.
     """
 
     exit_taken: int
@@ -64,6 +65,8 @@ def masks_of(network: DynamicNetwork) -> What:
         return "tiles"
     if any(isinstance(module, PruneTokens) for module in network.modules()):
         return "tokens"
+    if any(isinstance(module, MergeTokens) for module in network.modules()):
+        return "merged"
     if any(isinstance(step, LookStep) for step in steps):
         return "patches"
     return "steps" if any(_chunks(step) for step in steps) else "everything"
@@ -83,7 +86,10 @@ def _mask(
     if what == "patches":
         return what, _patches(network, shown[-1], size) if shown else np.zeros(size)
     if what == "tokens" and kept:
-        return what, _tokens(network, kept[-1], size)
+        return what, _tokens(network, np.bincount(kept[-1], minlength=_count(network, size)), size)
+    if what == "merged" and kept:
+        shared = np.bincount(kept[-1])[kept[-1]]
+        return what, _tokens(network, 1 / shared, size)
     return ("everything" if what == "tiles" else what), np.ones(size if size[1] > 1 else size[0])
 
 
@@ -111,17 +117,24 @@ def _patches(network: DynamicNetwork, seen: NDArray[np.float64], size: tuple[int
     return mask.reshape(size)
 
 
-def _tokens(network: DynamicNetwork, kept: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """The squares, or words, of the tokens that came to the last block."""
+def _count(network: DynamicNetwork, size: tuple[int, int]) -> int:
+    """How many tokens an input is."""
+    rows, columns = _squares(network, size)
+    return rows * columns
+
+
+def _squares(network: DynamicNetwork, size: tuple[int, int]) -> tuple[int, int]:
+    patch = 1 if size[1] == 1 else int(network.architecture.backbone["patch"])
+    return -(-size[0] // patch), -(-size[1] // patch)
+
+
+def _tokens(network: DynamicNetwork, values: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float64]:
+    """The value of each token on its square, or its word."""
     if size[1] == 1:
-        mask = np.zeros(size[0])
-        mask[kept] = 1
-        return mask
+        return values.astype(np.float64)
     patch = int(network.architecture.backbone["patch"])
-    rows, columns = -(-size[0] // patch), -(-size[1] // patch)
-    grid = np.zeros(rows * columns)
-    grid[kept] = 1
-    mask = np.repeat(np.repeat(grid.reshape(rows, columns), patch, axis=0), patch, axis=1)
+    grid = values.astype(np.float64).reshape(_squares(network, size))
+    mask: NDArray[np.float64] = np.repeat(np.repeat(grid, patch, axis=0), patch, axis=1)
     return mask[: size[0], : size[1]]
 
 
@@ -146,10 +159,11 @@ def _steps_read(network: DynamicNetwork, ran: Mapping[str, float], total: int) -
 
 @contextmanager
 def _tokens_watched(network: DynamicNetwork) -> Iterator[list[NDArray[np.int64]]]:
-    """Collects, each time that tokens go, the numbers of those that are left, a class token not counted."""
+    """Collects, each time that tokens become fewer, a class token not counted: where they are dropped, the numbers of
+    those that are left; where they are merged, the number of the token that each one is in."""
     left: list[NDArray[np.int64]] = []
 
-    def note(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+    def pruned(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
         assert isinstance(module, PruneTokens)
         ahead = int(module.query == "class")
         before, after = given[0][0, ahead:], made[0, ahead:]
@@ -158,7 +172,14 @@ def _tokens_watched(network: DynamicNetwork) -> Iterator[list[NDArray[np.int64]]
         same = (before[:, None] == after[None]).all(2).any(1).numpy()
         left.append(numbers[np.flatnonzero(same[: len(numbers)])])
 
-    hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, PruneTokens)]
+    def merged(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        assert isinstance(module, MergeTokens)
+        ahead = int(module.query == "class")
+        groups = module.groups(given[0])[0, ahead:].numpy() - ahead  # a class token stays the first
+        left.append(groups[left[-1]] if left else groups)
+
+    hooks = [m.register_forward_hook(pruned) for m in network.modules() if isinstance(m, PruneTokens)]
+    hooks += [m.register_forward_hook(merged) for m in network.modules() if isinstance(m, MergeTokens)]
     try:
         yield left
     finally:

@@ -166,14 +166,21 @@ def _csv_cell(value: object) -> object:
 
 
 def front_records(report: FrontReport) -> dict[str, list[Any]]:
-    """The rows as columns and data, which MLflow and `pandas.read_json(orient="split")` show as a table."""
+    """The rows as columns and data, which MLflow and `pandas.read_json(orient="split")` show as a table.
+
+    Numbers have five digits, as a table in MLflow shows all that there are; `report.json` has them whole.
+    """
     columns = [
         *("point", "kind", "front", "accuracy", "accuracy_low", "accuracy_high"),
         *(f"{what}@{device}" for device in report.devices or ("device",) for what in _TIMES),
         *("work_saved", "network", "policy", "candidate", "architecture"),
     ]
     data = [_record(row, report.devices) for row in (*report.front, *report.baselines, *report.others)]
-    return {"columns": columns, "data": [[_finite(cell) for cell in cells] for cells in data]}
+    return {"columns": columns, "data": [[_short(_finite(cell)) for cell in cells] for cells in data]}
+
+
+def _short(cell: Any) -> Any:
+    return float(f"{cell:.5g}") if isinstance(cell, float) else cell
 
 
 def _record(row: ReportRow, devices: Sequence[str]) -> list[Any]:

@@ -130,6 +130,7 @@ def shared_view() -> tuple[str, str]:
         "yaxis": {"key": "accuracy", "type": "METRIC"},
     }
     section = {"uuid": _SECTION, "name": "Pareto front", "display": True, "isReordered": False}
+    section |= {"columns": 1, "cardHeight": 420}  # else one chart takes a third of the page
     columns = [
         *("tags.`pareto`", "tags.`stage`", "tags.`family`", "tags.`backbone`"),
         *("metrics.`accuracy`", "metrics.`latency_ms`", "params.`network`"),

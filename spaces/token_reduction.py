@@ -123,19 +123,39 @@ class MergeTokens(AbstractReduction):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens `b x n x (1 + d)` -> `b x k x (1 + d)`."""
-        count = x.shape[1]
-        gone = min(count - kept_of(count, self.share, self.query), (count + 1) // 2 - (self.query == "class"))
-        if gone <= 0:
+        parted = self._parted(x)
+        if parted is None:
             return x
-        match, nearness = self._matches(x.detach())
-        order = nearness.argsort(1, descending=True)
-        leaving, staying = order[:, :gone], order[:, gone:].sort(1).values
+        match, leaving, staying = parted
         mass, weighed = x[..., :1], x[..., :1] * x[..., 1:]
         heavy = torch.cat([mass, weighed], 2)  # sums of these are masses and weighed values of merged tokens
         target = match.gather(1, leaving)[:, :, None].expand(-1, -1, heavy.shape[2])
         joined = heavy[:, 1::2].scatter_add(1, target, _rows(heavy[:, ::2], leaving))
         made = torch.cat([_rows(heavy[:, ::2], staying), joined], 1)
         return torch.cat([made[..., :1], made[..., 1:] / made[..., :1].clamp_min(_TINY)], 2)
+
+    def groups(self, x: Tensor) -> Tensor:
+        """The number that each token has afterwards, `b x n`; those that become one have the same."""
+        parted = self._parted(x)
+        numbers = torch.arange(x.shape[1]).repeat(len(x), 1)
+        if parted is None:
+            return numbers
+        match, leaving, staying = parted
+        kept = staying.shape[1]
+        numbers[:, 1::2] = kept + torch.arange(x.shape[1] // 2)
+        numbers[:, ::2].scatter_(1, staying, torch.arange(kept).repeat(len(x), 1))
+        numbers[:, ::2].scatter_(1, leaving, kept + match.gather(1, leaving))
+        return numbers
+
+    def _parted(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Of every second token: its match, which of them leave, which stay; None if all stay."""
+        count = x.shape[1]
+        gone = min(count - kept_of(count, self.share, self.query), (count + 1) // 2 - (self.query == "class"))
+        if gone <= 0:
+            return None
+        match, nearness = self._matches(x.detach())
+        order = nearness.argsort(1, descending=True)
+        return match, order[:, :gone], order[:, gone:].sort(1).values
 
     def _matches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of every second token, from the first on, the number of its match among the others and how near that is."""

@@ -89,6 +89,13 @@ def serving(line: Sequence[str], address: str) -> Iterator[None]:
         process.wait(60)
 
 
+def filter_by(page: Page, text: str) -> None:
+    """Type it into MLflow's search for runs; it is the field with an example in it, and no text box by its role."""
+    box = page.get_by_placeholder("metrics.rmse")
+    box.fill(text)
+    box.press("Enter")
+
+
 def hovered(page: Page, selector: str, index: int) -> str:
     """What is shown beside a point once the mouse is on it."""
     box = page.locator(selector).nth(index).bounding_box()

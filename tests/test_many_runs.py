@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dynarch.search.tracking import CandidateRun, MLflowTracker, link, serve_command
-from dynarch.tests.browser import POINTS, chromium, free_port, kept_folder, page_of, serving
+from dynarch.tests.browser import POINTS, chromium, filter_by, free_port, kept_folder, page_of, serving
 
 pytestmark = pytest.mark.slow  # a thousand runs take MLflow a minute to write
 MANY, FRONT = 1000, range(0, 1000, 50)
@@ -70,9 +70,7 @@ def test_the_front_is_drawn_first(store: Store, address: str) -> None:
         fast = {candidate(number).metrics["latency_ms"] for number in FRONT}
         assert fast <= {float(x) for x in drawn}
         page.screenshot(path=kept_folder(store.folder) / "mlflow-thousand.png")
-        box = page.get_by_role("textbox").first
-        box.fill("tags.pareto = 'true'")
-        box.press("Enter")
+        filter_by(page, "tags.pareto = 'true'")
         page.wait_for_function(
             "([selector, count]) => document.querySelectorAll(selector).length === count", arg=[POINTS, len(FRONT)]
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from dynarch.tests.browser import (
     PATIENCE_MS,
     POINTS,
     chromium,
+    filter_by,
     free_port,
     hovered,
     kept_folder,
@@ -31,6 +33,7 @@ from dynarch.tests.tiny_searches import command, tiny_problem, tracked
 pytestmark = pytest.mark.slow  # a search with two devices, two servers, and a browser
 TRIALS = 8
 FRONT = "dynamic front"
+CLASSIC = "workflowType=machine_learning"  # as the printed link; else MLflow shows its pages for language models
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def link(searched: Searched) -> Iterator[str]:
     storage = searched.service.storage.folder
     with command(searched.folder, "ui", "--storage", storage, "--port", port) as running:
         wait_for(f"http://127.0.0.1:{port}/health", running.process)
-        yield running.out.with_suffix(".out").read_text().split()[-1]
+        (printed,) = re.findall(r"^fronts: (\S+)$", running.out.with_suffix(".out").read_text(), re.M)
+        yield printed
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +112,7 @@ def test_a_filter_lists_exactly_the_front(searched: Searched, link: str, page: P
     assert sorted(int(run.data.tags["dynarch.number"]) for run in runs) == searched.members
     page.goto(link)
     points_drawn(page, searched.drawn)
-    box = page.get_by_role("textbox").first
-    box.fill("tags.pareto = 'true'")
-    box.press("Enter")
+    filter_by(page, "tags.pareto = 'true'")
     points_drawn(page, len(searched.members))
     page.screenshot(path=kept_folder(searched.folder) / "mlflow-filtered.png")
 
@@ -119,14 +121,14 @@ def test_the_run_of_the_search_has_summary_table_and_page(searched: Searched, li
     base, experiment = link.partition("/#/")[0], link.split("experiments/")[1].partition("/")[0]
     (parent,) = tracked(searched.service, searched.search.id).parents
     address = f"{base}/#/experiments/{experiment}/runs/{parent.info.run_id}"
-    page.goto(address)
+    page.goto(f"{address}?{CLASSIC}")
     page.get_by_text("Front, fastest first").first.wait_for()
     page.screenshot(path=kept_folder(searched.folder) / "mlflow-parent.png")
-    page.goto(f"{address}/model-metrics")
+    page.goto(f"{address}/model-metrics?{CLASSIC}")
     page.locator(".js-plotly-plot").first.wait_for()
     page.wait_for_timeout(2000)
     page.screenshot(path=kept_folder(searched.folder) / "mlflow-parent-charts.png")
-    page.goto(f"{address}/artifacts")
+    page.goto(f"{address}/artifacts?{CLASSIC}")
     for name, seen in (("front.json", searched_label(searched)), ("front.html", "")):
         page.get_by_text(name, exact=True).first.click()
         if seen:
@@ -145,7 +147,7 @@ def test_a_candidate_shows_how_it_went(searched: Searched, link: str, page: Page
     run = next(run for run in tracked(searched.service, searched.search.id).children if len(run.data.metrics) > 12)
     assert {"exit_0_share", "final_share", "exit_0_accuracy", "train_loss"} <= run.data.metrics.keys()
     base, experiment = link.partition("/#/")[0], link.split("experiments/")[1].partition("/")[0]
-    page.goto(f"{base}/#/experiments/{experiment}/runs/{run.info.run_id}/model-metrics")
+    page.goto(f"{base}/#/experiments/{experiment}/runs/{run.info.run_id}/model-metrics?{CLASSIC}")
     page.locator(".js-plotly-plot").first.wait_for()
     page.wait_for_timeout(2000)
     page.screenshot(path=kept_folder(searched.folder) / "mlflow-child.png")

@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 from ...evaluators.data import Data
 from .style import FAINT, INK, SHADES, dressed
 
-_VEIL = np.array((38, 70, 120), dtype=float)  # over what was not looked at
+_VEIL = np.array((74, 144, 217), dtype=float)  # over what was not looked at; neither black nor white hides it
 _FRAMES = 6
 _LINE = 26  # characters of a text
 
@@ -37,6 +37,7 @@ class Gallery:
         self._data = data
         self._columns = columns
         self._rows = -(-len(captions) // columns)
+        self._lines = max(caption.count("<br>") + 1 for caption in captions)
         self._range = (float(data.x.min()), float(data.x.max()))
         self.figure = make_subplots(
             self._rows,
@@ -65,8 +66,9 @@ class Gallery:
     def done(self, title: str) -> go.Figure:
         """The grid."""
         heights = {"image": 165, "clip": 130, "sequence": 170, "text": 150}
-        more = {"margin": {"t": 100, "b": 20, "l": 30, "r": 20}, "showlegend": False}
-        return dressed(self.figure, title, height=110 + heights[self._data.kind] * self._rows, more=more)
+        above = 70 + 15 * self._lines
+        more = {"margin": {"t": above, "b": 20, "l": 30, "r": 20}, "showlegend": False}
+        return dressed(self.figure, title, height=above + 10 + heights[self._data.kind] * self._rows, more=more)
 
     def _pixels(self, x: NDArray[np.float32], mask: NDArray[np.float64] | None) -> NDArray[np.uint8]:
         """`h x w x 3` of an image `c x h x w`; frames of a clip stand beside each other."""
@@ -79,7 +81,7 @@ class Gallery:
         colours = grey[:3] if len(grey) >= 3 else np.repeat(grey[:1], 3, axis=0)
         pixels = colours.transpose(1, 2, 0).astype(float)
         if mask is not None:
-            veil = 0.8 * (1 - mask[..., None])
+            veil = 0.75 * (1 - mask[..., None])
             pixels = pixels * (1 - veil) + _VEIL * veil
         return pixels.clip(0, 255).astype(np.uint8)
 

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from dynarch.evaluators.looked_at import LookedAt, looked_at, masks_of
 from dynarch.spaces.backbones import Recurrent, Residual, VisionTransformer
-from dynarch.spaces.families import BlockSparse, EarlyExit, FrameSelection, GlanceAndFocus, SkipUpdate, TokenPruning
+from dynarch.spaces.families import (
+    BlockSparse,
+    EarlyExit,
+    FrameSelection,
+    GlanceAndFocus,
+    SkipUpdate,
+    TokenMerging,
+    TokenPruning,
+)
 from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.look_step import Patches
 from dynarch.spaces.network import DynamicNetwork
@@ -68,6 +76,18 @@ def test_the_mask_of_tokens_covers_as_many_as_stay(query: str) -> None:
     for each in seen(network, x[:4], {"token_pruning": -1.0}):
         assert set(np.unique(each.mask)) == {0.0, 1.0}
         assert each.mask.sum() / 4 in {second - ahead, second - ahead - 1} if fused else {second - ahead}
+    assert all(each.mask.all() for each in seen(network, x[:4]))
+
+
+@pytest.mark.parametrize("query", ["mean", "class"])
+def test_the_mask_of_merged_tokens_adds_up_to_those_left(query: str) -> None:
+    """Squares of 2 x 2 on 8 x 8 are 16 tokens; each token that is left gets 1, divided among the squares in it."""
+    backbone = VisionTransformer(patch=(2,), width=(8,), depth=(3,), heads=(2,), query=(query,))
+    network, x = member(backbone, TokenMerging(placement=("all",), shares=((0.5, 1.0),)), IMAGE)
+    left = 4  # 16 become 8, and 8 become 4; a class token is merged with nobody
+    for each in seen(network, x[:4], {"token_merging": -1.0}):
+        assert each.what == "merged"
+        assert each.mask.sum() / 4 == pytest.approx(left)
     assert all(each.mask.all() for each in seen(network, x[:4]))
 
 
