@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE_MS = 120_000  # before a test gives up on a page, on a machine that others use too
+PATIENCE_MS = 300_000  # before a test gives up on a page, on a machine that others use too
 POINTS = ".scatterlayer path.point"  # as plotly draws them
 
 

@@ -13,10 +13,10 @@ from .subject import Member, Subject
 _EACH, _SKIPPED = 8, 6
 _WORDS = {
     "tiles": "the fewer blocks ran on a tile, the more it is veiled",
-    "tokens": "squares or words whose tokens were dropped are veiled",
+    "tokens": "squares whose tokens were dropped are veiled, words are faint",
     "merged": "the more squares or words share a token, the more they are veiled",
     "patches": "what no look fell on is veiled, and was seen in the small image alone",
-    "steps": "what was not read is shaded",
+    "steps": "what was not read is shaded, or faint",
     "everything": "the network looks at everything",
 }
 

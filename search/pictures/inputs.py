@@ -113,7 +113,8 @@ class Gallery:
         told = [words[number - 2] if 2 <= number < len(words) + 2 else "?" for number in ids]
         numbered = " ".join(f"{index}\x1f{word}" for index, word in enumerate(told))
         wrapped = textwrap.wrap(numbered, 2 * _LINE, break_long_words=False, break_on_hyphens=False)[:7]
-        lines = [" ".join(_word(piece, mask) for piece in line.split()) for line in wrapped]
+        # by spaces alone: the separator of number and word is white space as well
+        lines = [" ".join(_word(piece, mask) for piece in line.split(" ")) for line in wrapped]
         empty = go.Scatter(x=[0], y=[0], mode="markers", marker={"opacity": 0}, hoverinfo="skip")
         self.figure.add_trace(empty, row, column)
         text = "<br>".join(lines)
