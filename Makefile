@@ -1,6 +1,6 @@
 # Everything a clean clone needs is Python >= 3.11, pip and make. `make help` lists the commands.
 PYTHON ?= python3
-EXTRAS ?= dev,postgres,onnx
+EXTRAS ?= dev,docs,postgres,onnx
 PYTEST_ARGS ?=
 JOBS ?= 2
 STORAGE ?= dynarch-results
@@ -18,7 +18,7 @@ export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow check lint ui wheel clean
+.PHONY: help setup demo test test-slow check lint docs ui wheel clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lint: setup .typecheck/dynarch ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict -p dynarch
+
+docs: setup ## build the documentation into build/site; open build/site/index.html, no server needed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 ui: setup ## show the recorded searches in the browser; STORAGE=dir names their folder
 	$(BIN)/dynarch ui --storage $(STORAGE)
