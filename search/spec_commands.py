@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ..evaluators.atomic import replacing
 from ..spaces.errors import StoreError
+from .options import JsonOption
 from .spec_schema import spec_schema
 from .spec_template import SPEC
 
@@ -23,6 +24,7 @@ def init(
         str, typer.Option(help="What the search is about: an embedded set, a file or a folder.")
     ] = "digits",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a commented spec to start from; what is there is not replaced."""
     if file.exists() and not force:
@@ -33,6 +35,9 @@ def init(
             stream.write(text.encode())
     except OSError as error:
         raise StoreError(f"{str(file)!r} cannot be written ({error.strerror}); name another file") from None
+    if as_json:
+        out.print_json(json.dumps({"file": str(file)}))
+        return
     out.print(f"wrote {file}; run it with: dynarch search {file}", markup=False, highlight=False, soft_wrap=True)
 
 

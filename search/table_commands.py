@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,14 +30,12 @@ from ..hardware.exchange import (
 from ..hardware.formats import ForeignTable
 from ..hardware.table import LatencyTable
 from ..spaces.errors import StoreError
+from .options import DatabaseOption, JsonOption, StorageOption
 from .storage import DEFAULT_STORAGE, Storage
 
 app = typer.Typer(name="table", help="Export, import, show and compare latency tables.", no_args_is_help=True)
 out = Console()
 
-StorageOption = Annotated[str, typer.Option(help="Folder for results.", envvar="DYNARCH_STORAGE")]
-DatabaseOption = Annotated[str | None, typer.Option(help="Database URL; default: SQLite in the folder.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 FormatOption = Annotated[str | None, typer.Option("--format", help="Format of the file; default: what it looks like.")]
 EntriesOption = Annotated[int, typer.Option(min=0, help="How many entries to list.")]
 
@@ -49,11 +48,16 @@ def export_command(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     storage: StorageOption = DEFAULT_STORAGE,
     database: DatabaseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the latency table of one environment to a file, to be imported on another machine."""
     with _existing(storage, database) as table:
         chosen = find_environment(table, environment)
         contents = export_table(table, chosen, path=file, version=version, overwrite=force)
+    if as_json:
+        sizes = {"parts": len(contents.parts), "measurements": len(contents.measurements)}
+        _json({"file": str(file), "environment": chosen, "version": contents.version, **sizes})
+        return
     counts = f"{len(contents.parts)} parts, {len(contents.measurements)} measurements"
     _say(f"wrote {file}: environment {chosen}, version {contents.version}, {counts}")
 
@@ -63,12 +67,16 @@ def import_command(
     file: Annotated[Path, typer.Argument(help="File that `dynarch table export` wrote.")],
     storage: StorageOption = DEFAULT_STORAGE,
     database: DatabaseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Add a latency table that was measured on another machine; anything wrong with the file changes nothing."""
     place = Storage(Path(storage), database)
     place.prepare()
     with place.open_table() as table:
         added = import_table(table, file)
+    if as_json:
+        _json(asdict(added))
+        return
     if added.nothing:
         _say(f"environment {added.environment_id}, version {added.version}: everything in {file} was there")
         return

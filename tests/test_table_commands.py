@@ -54,7 +54,12 @@ def test_a_table_travels(laptop: Path, tmp_path: Path) -> None:
     counts = "2 parts, 6 measurements, 2 corrections"
     assert f"imported environment {E}, version {version}: {counts}" in said("import", file, "--storage", board)
     assert f"everything in {file} was there" in said("import", file, "--storage", board)
+    told = json.loads(said("import", file, "--storage", board, "--json"))
+    assert (told["environment_id"], told["version"], told["parts"]) == (E, version, 0)
     again = tmp_path / "again.jsonl"
+    told = json.loads(said("export", again, "--storage", board, "--json"))
+    assert told == {"file": str(again), "environment": E, "version": version, "parts": 2, "measurements": 6}
+    again.unlink()
     said("export", again, "--storage", board, "--version", version)
     with Storage(board).open_table() as table:
         assert table.version(E) == version
