@@ -51,7 +51,7 @@ class SearchService:
     Raises:
         StoreError: if the folder cannot be written.
 
-    Example:
+    Examples:
         >>> from dynarch import Problem, SearchService  # doctest: +SKIP
         >>> search = SearchService().launch(Problem())  # doctest: +SKIP
         >>> search.wait()  # doctest: +SKIP

@@ -29,7 +29,7 @@ class Policy:
     Raises:
         SpecError: if a threshold is NaN or `inf`, a setting is not finite or named twice, or `decision` is empty.
 
-    Example:
+    Examples:
         >>> Policy("max_prob", (0.9, None, 0.7)).describe()
         'max_prob 0.9 - 0.7'
     """

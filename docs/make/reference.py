@@ -22,7 +22,14 @@ def commands_page() -> str:
     """What `dynarch --help` and the help of its commands say."""
     command = typer.main.get_command(app)
     told = get_docs_for_click(obj=command, ctx=typer.Context(command), name="dynarch", title="Command line")
-    return re.sub(r"^\* `--(install|show)-completion`.*\n", "", told, flags=re.M)
+    return re.sub(r"^(\* `[a-z]+`: ).*(\.\.\.)$", lambda match: _whole(match[0], told), told, flags=re.M)
+
+
+def _whole(cut: str, page: str) -> str:
+    """A line of a list of commands as it would be if it were not cut: the section of the command says it whole."""
+    begun = cut.partition(": ")[2].removesuffix("...")
+    found = re.search(rf"^{re.escape(begun)}.*$", page, re.M)
+    return cut if found is None else cut.partition(": ")[0] + ": " + found[0]
 
 
 def specs_page() -> str:
@@ -64,8 +71,9 @@ def families_page() -> str:
     found = spec_schema()["properties"]["space"]["properties"]["families"]["properties"]
     lines = ["# Families", "", families_table(), ""]
     for member in FAMILIES:
-        lines += _section(f"[space.families.{member.name}]", found[member.name])
-        lines += [f"Source: {member.source}. In Python: `{member.__module__}.{member.__name__}`.", ""]
+        lines += _section(member.name, found[member.name])
+        place = f"In a spec: `[space.families.{member.name}]`. In Python: `{member.__module__}.{member.__name__}`."
+        lines += [f"{place} Source: {member.source}.", ""]
     return "\n".join(lines)
 
 

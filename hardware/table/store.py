@@ -30,7 +30,7 @@ class LatencyTable(AbstractChangeRecords):
 
     Every method is one transaction. What was measured is never changed and never mixed between environments.
 
-    Example:
+    Examples:
         >>> with LatencyTable.open("sqlite:///dynarch.db") as table:  # doctest: +SKIP
         ...     table.freeze(device.environment().environment_id).version
     """

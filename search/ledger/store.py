@@ -26,7 +26,7 @@ class Ledger(AbstractSearchRecords, AbstractEvaluationRecords, AbstractPointReco
 
     Every method is one transaction. Time comes in as epoch seconds.
 
-    Example:
+    Examples:
         >>> with Ledger.open("sqlite:///dynarch.db") as ledger:  # doctest: +SKIP
         ...     ledger.counts("digits").done
     """
