@@ -186,7 +186,7 @@ def operating_points() -> Figure:
     right.plot(cost, 100 * accuracy, "o-", color=ACCENT, ms=5, lw=1)
     right.plot([3.0], [100 * accuracy[-1]], "s", color=WARM, ms=8)
     right.annotate(
-        "the same network, static", (3.0, 100 * accuracy[-1]), (-6, -34), textcoords="offset points", ha="right", size=9
+        "the same network, static", (3.0, 100 * accuracy[-1]), (-4, -60), textcoords="offset points", ha="right", size=9
     )
     right.set_xlabel("mean cost")
     right.set_ylabel("accuracy (%)")
