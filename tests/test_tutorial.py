@@ -64,7 +64,7 @@ def test_the_commands_of_the_page_succeed(folder: Path) -> None:
 def test_the_session_of_the_page_runs_as_it_is_typed(folder: Path) -> None:
     session = "\n".join(text for _, text in blocks("python"))
     ran = subprocess.run(
-        [sys.executable, "-"], input=session, cwd=folder, capture_output=True, text=True, timeout=1200, check=False
+        [sys.executable, "-"], input=session, cwd=folder, capture_output=True, text=True, timeout=3600, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert (folder / "latency.html").is_file()
