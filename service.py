@@ -21,6 +21,7 @@ from rich.console import Console
 from .hardware.device import AbstractDevice
 from .hardware.devices import device_from_dict
 from .search.display import Display
+from .search.export_command import export
 from .search.front_commands import compare, front
 from .search.handle import LOG_WARNING, Search, Status, Warn
 from .search.options import DatabaseOption, IdArgument, JsonOption, StorageOption
@@ -236,7 +237,7 @@ def ui(
     raise typer.Exit(subprocess.call(service.ui_command(port)))
 
 
-for command in (status, front, compare, cancel, init, schema):
+for command in (status, front, compare, export, cancel, init, schema):
     app.command()(command)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -15,6 +15,7 @@ from ..spaces.architecture import Architecture
 from ..spaces.network import RoutedNetwork
 from ..spaces.policy import Policy
 from ..spaces.space import describe
+from .bundle.bundle import Bundle, write_bundle
 
 
 @final
@@ -70,6 +71,33 @@ class FrontPoint:
         """The trained network, ready to route: `network(x)` gives logits `b x c` and runs only what it must."""
         network, _ = load_candidate(self.folder)
         return RoutedNetwork(network, self.policy)
+
+    def export(
+        self,
+        folder: str | Path,
+        *,
+        runtimes: Sequence[str] | None = None,
+        weights_licence: str | None = None,
+    ) -> Bundle:
+        """Write it as a folder that runs without dynarch; docs/deployment.md says what lies there.
+
+        Args:
+            folder: new or empty.
+            runtimes: of `torch` and `onnxruntime`; None: the first, and the second where it can.
+            weights_licence: of the weights, if you know it, for the manifest.
+
+        Raises:
+            SpecError: if the folder holds something, or something cannot be exported; it names what.
+            DataError: if the point's own folder does not hold its network.
+        """
+        claims = {
+            "tune": dict(self.tune),
+            "certify_accuracy": self.certify_accuracy,
+            "test": None if self.test is None else dict(self.test),
+            "measured": None if self.measured is None else {name: dict(ms) for name, ms in self.measured.items()},
+        }
+        about = {"point": self.label, "devices": list(self.devices), "claims": claims}
+        return write_bundle(self.load(), folder, runtimes=runtimes, about=about, weights_licence=weights_licence)
 
     def __str__(self) -> str:
         return f"{self.label}: {describe(self.architecture)}; {self.policy.describe()}"

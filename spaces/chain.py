@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from .exit_step import ExitStep
+from .exports import Exports, Op
 from .step import AbstractStep, Routing, Simulation
 from .trace import Part, PartInfo, within
 
@@ -30,6 +31,17 @@ def parts(steps: Sequence[AbstractStep], run: Simulation) -> Iterator[Part]:
         yield from step.parts(run)
         if index + 1 < len(steps):
             step.simulate(run)
+
+
+def export(steps: Sequence[AbstractStep], run: Simulation, exports: Exports) -> list[Op]:
+    """What a runner does in place of the chain, up to where everybody has left."""
+    made: list[Op] = []
+    for step in steps:
+        made += step.export(run, exports)
+        if made and made[-1]["op"] in ("answer", "fork"):
+            break
+        step.simulate(run)
+    return made
 
 
 def names(steps: Sequence[AbstractStep]) -> tuple[str, ...]:

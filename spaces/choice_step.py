@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .decider import Decider
+from .exports import Exports, Op
 from .gate import GateUnit
 from .gradient import AbstractGradient
+from .runnable import Picking, gate_op
 from .step import AbstractStep, Routing, Simulation
 from .trace import COMPACT, Part, PartInfo
 
@@ -150,6 +152,16 @@ class ChoiceStep(AbstractStep):
             run.record(self.move_names[j], rows)
         made: Tensor = self.branches[j](features)
         return made
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """The gate, and each branch that computes."""
+        picking = Picking(self.decider, exports.setting)
+        gate = gate_op(exports, self.gate_name, picking, self.decider.unit, run)
+        branches = [
+            None if idle else exports.program(name, branch, run.features)
+            for name, branch, idle in zip(self.branch_names, self.branches, self.idle, strict=True)
+        ]
+        return [{"op": "choice", "gate": gate, "branches": branches}]
 
 
 @final

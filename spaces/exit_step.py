@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from .decision import AbstractDecision
 from .errors import ShapeError
+from .exports import Exports, Op
+from .runnable import Judging
 from .step import AbstractStep, Routing, Simulation, compact
 from .trace import COMPACT, Part, PartInfo
+
+STATE = "decision"  # slot of a routing program: what the scheme remembers
 
 
 def judge(
@@ -170,6 +174,33 @@ class ExitStep(AbstractStep):
                 run.leave_all(logits, self.index)
         else:
             run.leave_some(leave, logits, self.index)
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """Head and decision in one program; nothing if the policy does not try this exit."""
+        policy = exports.policy
+        threshold, name = policy.thresholds[self.index], f"exit.{self.index}"
+        if threshold is None:
+            return []
+        if threshold == -float("inf"):
+            answering = Judging(self.head, self.temperature, None, None)
+            return [{"op": "answer", "program": exports.program(name, answering, run.features), "exit": self.index}]
+        scheme = next(each for each in self.decisions if each.name == policy.decision)
+        tried = any(each is not None for each in policy.thresholds[: self.index])
+        takes = [STATE] if scheme.remembers and tried else []
+        examples = [scheme.score(self.tempered(run.features), None)[1]] if takes else []
+        judging = Judging(self.head, self.temperature, scheme, self.learned_of(scheme.name))
+        program = exports.program(name, judging, run.features, *(each for each in examples if each is not None))
+        gives = [STATE] if scheme.remembers else []
+        return [
+            {
+                "op": "exit",
+                "program": program,
+                "exit": self.index,
+                "threshold": threshold,
+                "takes": takes,
+                "gives": gives,
+            }
+        ]
 
 
 @final

@@ -14,8 +14,10 @@ from . import chain
 from .choice_step import Move
 from .decider import Decider
 from .errors import SpecError
+from .exports import Exports, Op
 from .gate import GateUnit
 from .gradient import AbstractGradient, one_hot, uniform
+from .runnable import Picking, gate_op
 from .step import AbstractStep, Routing, Simulation
 from .trace import COMPACT, Part, PartInfo, within
 from .twins import twin
@@ -250,6 +252,25 @@ class ForkStep(AbstractStep):
             run.record(ENTER)
             run.features = self.enters[j](run.features)
         chain.route(self.chains()[j][1], run)
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """The gate and what runs under each variant; without a gate the one variant that the knob stands at."""
+        if self.decider is None:
+            return self._export(run, exports, self._level(exports.setting))
+        gate = gate_op(exports, GATE, Picking(self.decider, exports.setting), self.decider.unit, run)
+        return [
+            {"op": "fork", "gate": gate, "variants": [self._export(run, exports, j) for j in range(len(self.rest))]}
+        ]
+
+    def _export(self, run: Simulation, exports: Exports, j: int) -> list[Op]:
+        exports.variant = self.variants[j]
+        made: list[Op] = []
+        if not self.idle[j]:
+            name = exports.program(ENTER, self.enters[j], run.features)
+            made.append({"op": "run", "program": name, "takes": ["x"], "gives": ["x"]})
+        made += chain.export(self.chains()[j][1], self._enter(run, j), exports)
+        exports.variant = None
+        return made
 
 
 def _added(total: list[Tensor] | None, more: list[Tensor]) -> list[Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import SpecError
+from .exports import Exports, Op
 from .step import AbstractStep, Routing, Simulation
 from .trace import Part, PartInfo
 
@@ -111,6 +112,12 @@ class LevelStep(AbstractStep):
         picked = self._picked(run.setting)
         run.record(self.level_names[picked])
         run.features = self._way(picked)(run.features)
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """The level that the knob stands at; the others are left behind."""
+        picked = self._picked(exports.setting)
+        name = exports.program(self.level_names[picked], self._way(picked), run.features)
+        return [{"op": "run", "program": name, "takes": ["x"], "gives": ["x"]}]
 
     def _way(self, level: int) -> AbstractLevel:
         way = self.ways[level]

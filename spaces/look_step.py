@@ -11,6 +11,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from .exports import Exports, Op
 from .gradient import AbstractGradient, one_hot
 from .step import AbstractStep, Routing, Simulation
 from .trace import Part, PartInfo
@@ -56,6 +57,11 @@ class GlanceStep(AbstractStep):
         run.record("glance")
         run.memory[IMAGE] = run.features
         run.features = self.resize(run.features)
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """Keep, resize."""
+        name = exports.program("glance", self.resize, run.features)
+        return [{"op": "keep", "as": IMAGE}, {"op": "run", "program": name, "takes": ["x"], "gives": ["x"]}]
 
 
 @final
@@ -195,3 +201,10 @@ class LookStep(AbstractStep):
         run.record(self.name)
         run.features, run.memory[SEEN] = self(run.features, run.memory[IMAGE], self._seen(run))
         run.show(self.name, run.memory[SEEN])
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """The look, place and patch included."""
+        seen = self._seen(run)
+        name = exports.program(self.name, self.look, run.features, run.memory[IMAGE], seen)
+        op: Op = {"op": "run", "program": name, "takes": ["x", IMAGE, SEEN], "gives": ["x", SEEN]}
+        return [{**op, "zeros": {SEEN: seen.shape[1]}}]

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .decider import load_balance
+from .exports import Exports, Op
 from .gate import GateUnit
 from .gradient import AbstractGradient, one_hot, uniform
+from .runnable import Weighing, gate_op
 from .step import AbstractStep, Routing, Simulation
 from .trace import COMPACT, Part, PartInfo
 
@@ -183,6 +185,15 @@ class MixtureStep(AbstractStep):
         if len(features) == 1:
             return weights, picked[0].tolist()
         return weights, [(picked == j).nonzero(as_tuple=True) for j in range(len(self.branches))]
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """The gate with its weights, and each branch."""
+        weighing = Weighing(self.unit, self.gate, self.top)
+        gate = gate_op(exports, self.gate_name, weighing, self.unit, run)
+        ways = zip(self.branch_names, self.branches, strict=True)
+        return [
+            {"op": "mixture", "gate": gate, "branches": [exports.program(n, each, run.features) for n, each in ways]}
+        ]
 
 
 def shares(logits: Tensor, chosen: Tensor) -> Tensor:

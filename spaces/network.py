@@ -15,6 +15,7 @@ from .architecture import Architecture
 from .decisions import decision
 from .errors import ShapeError, SpecError
 from .exit_step import ExitStep
+from .exports import Exported, Exports
 from .policy import Policy
 from .resource import ResourceTarget
 from .signature import Signature, ramp_input
@@ -132,6 +133,18 @@ class DynamicNetwork(nn.Module):
         """All parts that routed mode may run, in execution order, with example inputs at batch 1."""
         example = ramp_input(self.signature, next(self.parameters()))
         return tuple(chain.parts(self._chain, Simulation(example)))
+
+    @torch.no_grad()
+    def export(self, policy: Policy) -> Exported:
+        """What this network under this policy needs at run time, away from dynarch.
+
+        Raises:
+            SpecError, ShapeError: as `route`; or if a step cannot be exported, which it names.
+        """
+        example, exports = ramp_input(self.signature, next(self.parameters())), Exports(policy)
+        self._check(example, policy)
+        steps = chain.export(self._chain, Simulation(example, exports.setting), exports)
+        return Exported(steps, exports.programs)
 
     def _check(self, x: Tensor, policy: Policy) -> None:
         if self.training:

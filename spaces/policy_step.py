@@ -7,6 +7,7 @@ from typing import final
 
 from torch import nn
 
+from .exports import Exports, Op
 from .gate import GateUnit
 from .step import AbstractStep, Routing, Simulation
 from .trace import Part, PartInfo
@@ -49,3 +50,8 @@ class PolicyStep(AbstractStep):
         """The same."""
         run.record("policy")
         run.memory[self.memory] = self.module(run.features)
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """Write the logits of all places into their slot."""
+        name = exports.program("policy", self.module, run.features)
+        return [{"op": "run", "program": name, "takes": ["x"], "gives": [self.memory]}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 
 from .backbone import AbstractChunk
 from .decider import Decider
+from .errors import SpecError
+from .exports import Exports, Op
+from .packed import Drop
+from .runnable import Picking, gate_op
 from .step import AbstractStep, Routing, Simulation
 from .trace import COMPACT, Part, PartInfo
 
@@ -73,6 +78,16 @@ class Reading(nn.Module):
             run.record(self.move, rows)
             out = self.drop(features).clone()
             run.features = out.index_copy_(0, rows, self.chunk(features.index_select(0, rows)))
+
+    def export(self, run: Simulation, exports: Exports) -> Op:
+        """What reading needs: the program, and how much of the row goes where nobody reads."""
+        if not isinstance(self.drop, Drop):
+            name = type(self.chunk).__name__
+            rule = "what is not read must be cut off the front of the row"
+            raise SpecError(
+                f"export.{name}", f"{rule}, but its `dropped` gives a {type(self.drop).__name__}; give Drop"
+            )
+        return {"program": exports.program(self.name, self.chunk, run.features), "drop": self.drop.taken}
 
 
 @final
@@ -159,3 +174,12 @@ class JumpStep(AbstractStep):
             whole = run.features.new_zeros(run.features.shape[0], decider.unit.size) if state is None else state
             run.memory[name] = whole.index_copy(0, rows, memory[name])
         return picked
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """Reading, and the gate if there is one."""
+        reading, gate = self.reading.export(run, exports), None
+        if self.decider is not None:
+            picking = Picking(self.decider, exports.setting)
+            after = replace(run, features=self.reading.chunk(run.features))
+            gate = gate_op(exports, self.gate_name, picking, self.decider.unit, after)
+        return [{"op": "jump", **reading, "reach": self.reach, "gate": gate}]

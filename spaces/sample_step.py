@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .backbone import AbstractChunk
 from .errors import SpecError
+from .exports import Exports, Op
 from .read_step import Reading
 from .step import AbstractStep, Routing, Simulation
 from .trace import Part, PartInfo
@@ -81,6 +82,25 @@ class SampleStep(AbstractStep):
         run.record("sample")
         run.memory[KEPT] = self.choose(run.features, self._count(run.setting))
 
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """Scores, and which chunks they keep."""
+        name = exports.program("sample", _Keeping(self.sampler, self._count(exports.setting)), run.features)
+        return [{"op": "run", "program": name, "takes": ["x"], "gives": [KEPT]}]
+
+
+@final
+class _Keeping(nn.Module):
+    """The sampler with the number of chunks that it keeps."""
+
+    def __init__(self, sampler: nn.Module, k: int) -> None:
+        super().__init__()
+        self.sampler = sampler
+        self.k = k
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`b x f` -> `b x chunks`, 1 at the `k` best."""
+        return best(self.sampler(features), self.k)
+
 
 @final
 class KeptStep(AbstractStep):
@@ -115,6 +135,10 @@ class KeptStep(AbstractStep):
     def route(self, run: Routing) -> None:
         """Read for those who keep it."""
         self.reading.route(run, (run.memory[KEPT][:, self.index] > 0).nonzero().flatten())
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """Read where the slot says so."""
+        return [{"op": "read", **self.reading.export(run, exports), "slot": KEPT, "column": self.index}]
 
 
 def best(scores: Tensor, k: int) -> Tensor:

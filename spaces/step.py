@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .decision import AbstractDecision
+from .exports import Exports, Op, not_exported
 from .policy import Policy
 from .trace import Part, PartInfo, Recorder, within
 
@@ -169,6 +170,14 @@ class AbstractStep(nn.Module, abc.ABC):
     def route(self, run: Routing) -> None:
         """Run only what is asked for."""
 
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """What a runner without dynarch does in place of `route`, for what an example simulation brings (batch 1).
+
+        Raises:
+            SpecError: if no operation of the runner does it; by default none does.
+        """
+        raise not_exported(self)
+
     def chains(self) -> Sequence[tuple[str, Sequence[AbstractStep]]]:
         """The chains within it, each with the variant that it runs under; only forks have such."""
         return ()
@@ -219,3 +228,10 @@ class SegmentStep(AbstractStep):
         run.features = self.body(run.features)
         if self.final:
             run.leave_all(run.features, self.depth)
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """Run the blocks."""
+        name = exports.program(self.info.name, self.body, run.features)
+        if self.final:
+            return [{"op": "answer", "program": name, "exit": self.depth}]
+        return [{"op": "run", "program": name, "takes": ["x"], "gives": ["x"]}]

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .decider import Decider
+from .exports import Exports, Op
 from .gate import GateUnit
 from .gradient import AbstractGradient
+from .runnable import Picking, gate_op
 from .step import AbstractStep, Routing, Simulation
 from .trace import Part, PartInfo
 
@@ -181,6 +183,15 @@ class TileStep(AbstractStep):
     def deciding(self, features: Tensor) -> object:
         """The gate and its decision as routed mode makes them, for the stopwatch."""
         return self._opened(self.decider.logits(features, {}, {}), features).nonzero(as_tuple=True)
+
+    def export(self, run: Simulation, exports: Exports) -> list[Op]:
+        """The gate, and the block on tiles; the runner cuts them out and writes them back."""
+        tiling, features = self.tiling, run.features
+        picking = Picking(self.decider, exports.setting, tiling.grid(tuple(features.shape[1:])))
+        gate = gate_op(exports, self.gate_name, picking, self.decider.unit, run)
+        tile = tiling.gather(tiling.frame(features)[0], _all_rows(1, (1, 1), features))
+        body = exports.program(self.tiles_name, self.body, tile)
+        return [{"op": "tile", "gate": gate, "program": body, "side": tiling.side, "halo": tiling.halo}]
 
 
 @final

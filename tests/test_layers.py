@@ -49,6 +49,8 @@ LAZY_IMPORTS: dict[tuple[str, str], str] = {
     ("hardware/correction.py", "scipy"): "only where a correction is fitted",
     ("hardware/roofline.py", "scipy"): "only where an unmeasured part is predicted",
     ("hardware/roofline.py", "sklearn"): "likewise",
+    ("search/bundle/run.py", "torch"): "a bundle runs with either of the two, and the other may be absent",
+    ("search/bundle/run.py", "onnxruntime"): "likewise",
     ("search/storage.py", "dynarch"): "MLflow",
     ("search/handle.py", "dynarch"): "Ray: only where a search is run",
     ("search/frame.py", "pandas"): "only where a frame is asked for",

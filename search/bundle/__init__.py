@@ -1,0 +1,1 @@
+"""Bundles: a point of the front as a folder that runs without dynarch."""
