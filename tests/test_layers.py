@@ -26,7 +26,7 @@ LONGEST_FILE = 350
 SQL = ("hardware/database.py", "hardware/table.py", "search/ledger*.py", "*/migrations/*")
 FENCES: dict[str, tuple[str, ...]] = {
     "ray": ("search/tune.py", "search/tune/*"),
-    "mlflow": ("search/tracking.py", "search/tracking/*"),
+    "mlflow": ("search/tracking*.py", "search/tracking/*"),
     "optuna": ("search/samplers.py", "search/samplers/*"),
     "sqlalchemy": (*SQL, "hardware/database/*", "hardware/table/*", "search/ledger/*"),
     "alembic": (*SQL, "hardware/database/*", "hardware/table/*", "search/ledger/*"),
