@@ -12,13 +12,14 @@ import numpy as np
 
 from ..spaces.errors import SpecError, StoreError
 from .bundle.bundle import MANIFEST, Bundle
-from .tracking import MlflowClient, MLflowTracker
+from .tracking import MLflowTracker
 from .tracking_records import KIND, SEARCH_ID
 from .tracking_store import remedy, shown
 
 PLACE: Final = "models"  # below the artefacts of a search's run
 
 import mlflow.pyfunc  # noqa: E402 - after `tracking`, which sets MLflow's environment
+from mlflow import MlflowClient  # noqa: E402
 from mlflow.models import ModelSignature  # noqa: E402
 from mlflow.types import Schema, TensorSpec  # noqa: E402
 
