@@ -94,7 +94,7 @@ class Patches(nn.Module):
             picked: `b` numbers of places.
         """
         cells = self.cells.index_select(0, picked)[:, None].expand(-1, image.shape[1], -1)
-        return image.flatten(2).gather(2, cells).view(len(image), -1, *self.patch)
+        return image.flatten(2).gather(2, cells).view(image.shape[0], -1, *self.patch)
 
     def mixed(self, image: Tensor, weights: Tensor) -> Tensor:
         """The patches of all places, weighted: for training, where a weight passes its gradient on.
@@ -104,7 +104,7 @@ class Patches(nn.Module):
             weights: `b x places`.
         """
         every = image.flatten(2)[:, :, self.cells]  # b x c x places x pixels
-        return torch.einsum("bcpi,bp->bci", every, weights).view(len(image), -1, *self.patch)
+        return torch.einsum("bcpi,bp->bci", every, weights).view(image.shape[0], -1, *self.patch)
 
 
 @final

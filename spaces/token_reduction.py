@@ -42,7 +42,7 @@ def query_attention(block: TransformerBlock, x: Tensor, query: str) -> Tensor:
     else:
         mass = x[..., :1]
         asking = (mass * given).sum(1) / mass.sum(1).clamp_min(1)
-    q = functional.linear(asking, weight[:width], bias[:width]).view(len(x), block.heads, 1, -1)
+    q = functional.linear(asking, weight[:width], bias[:width]).view(x.shape[0], block.heads, 1, -1)
     keys = functional.linear(given, weight[width : 2 * width], bias[width : 2 * width])
     k = keys.view(*keys.shape[:2], block.heads, -1).permute(0, 2, 3, 1)  # b x heads x d x n
     logits = q @ k / math.sqrt(width // block.heads) + log_mass(x)

@@ -128,8 +128,8 @@ class TokenStem(nn.Module):
         values, mass = self.embed(x)
         values = values + self.positions
         if self.query is not None:
-            values = torch.cat([self.query.expand(len(values), -1, -1), values], 1)
-            mass = torch.cat([mass.new_ones(len(mass), 1), mass], 1)
+            values = torch.cat([self.query.expand(values.shape[0], -1, -1), values], 1)
+            mass = torch.cat([mass.new_ones(mass.shape[0], 1), mass], 1)
         return with_mass(mass, values)
 
 

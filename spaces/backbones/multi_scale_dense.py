@@ -41,12 +41,12 @@ class Layout:
     def unpack(self, x: Tensor) -> list[Tensor]:
         """`b x length` -> `b x c x h x w` a scale; views."""
         pieces = torch.split(x[:, self.spare :], [math.prod(shape) for shape in self.maps], 1)
-        return [piece.view(len(x), *shape) for piece, shape in zip(pieces, self.maps, strict=True)]
+        return [piece.view(x.shape[0], *shape) for piece, shape in zip(pieces, self.maps, strict=True)]
 
     def pack(self, maps: Iterable[Tensor]) -> Tensor:
         """`b x length`; consecutive maps of one scale become the channels of one map."""
         rows = [each.flatten(1) for each in maps]
-        front = [rows[0].new_zeros(len(rows[0]), self.spare)] if self.spare else []
+        front = [rows[0].new_zeros(rows[0].shape[0], self.spare)] if self.spare else []
         return torch.cat([*front, *rows], 1)
 
 
@@ -65,7 +65,7 @@ class Coarsest(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The last numbers of each row."""
         shape = self.shapes[x.shape[1]]
-        return x[:, -math.prod(shape) :].view(len(x), *shape)
+        return x[:, -math.prod(shape) :].view(x.shape[0], *shape)
 
 
 def _convolution(channels_in: int, channels_out: int, side: int, stride: int) -> list[nn.Module]:
