@@ -60,7 +60,8 @@ from dynarch.search.storage import Storage
 KINDS = ("worker", "driver", "node", "database", "mlflow")
 DISK = "disk"
 DATABASES = ("sqlite", "postgresql")
-KILLS_A_SEARCH = 5
+KILLS_A_SEARCH = 7
+WORKERS_A_SEARCH = 5  # fewer, as a candidate whose worker dies three times is a recorded failure
 NODES = 3
 OWN_RAY = ("worker", "driver")  # of which every other search starts a Ray of its own, as users do
 
@@ -91,14 +92,14 @@ class Chaos:
         self._undisturbed: dict[tuple[str, str], Remains] = {}
 
     def run(self) -> None:
-        """Kill as often as asked."""
+        """Kill as often as asked: one search of each kind after the other, and again."""
+        cells = [(kind, database) for database in self.options.databases for kind in self.options.kinds]
+        cells = [cell for cell in cells if cell != (DISK, "postgresql")]
         with self._stack:
-            for database in self.options.databases:
-                for kind in self.options.kinds:
-                    if kind == DISK and database != "sqlite":
-                        continue
-                    while (left := self.options.kills - kills(self.rows, kind, database)) > 0:
-                        self._search(kind, database, min(left, KILLS_A_SEARCH))
+            while wanting := [cell for cell in cells if kills(self.rows, *cell) < self.options.kills]:
+                for kind, database in wanting:
+                    left = self.options.kills - kills(self.rows, kind, database)
+                    self._search(kind, database, min(left, WORKERS_A_SEARCH if kind == "worker" else KILLS_A_SEARCH))
 
     def _search(self, kind: str, database: str, most: int) -> None:
         number = len(self.rows.where({"kind": kind, "database": database}))

@@ -38,7 +38,7 @@ import numpy as np
 import ray
 from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
-from ray.tune import RunConfig, TuneConfig, Tuner
+from ray.tune import CheckpointConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.search.optuna import OptunaSearch
 
 from dynarch import Budget, Problem, SearchService, Strategy
@@ -135,7 +135,13 @@ def stock(trials: int, seed: int, folder: Path) -> dict[str, float]:
             max_concurrent_trials=WORKERS,
             reuse_actors=True,
         ),
-        run_config=RunConfig(name="stock", storage_path=str(folder), callbacks=[callback, Clock()], verbose=0),
+        run_config=RunConfig(
+            name="stock",
+            storage_path=str(folder),
+            callbacks=[callback, Clock()],
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
     )
     results = tuner.fit()
     end = time.time()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import final
@@ -250,21 +250,22 @@ class Driver:
             study=study,
             proposer=proposer,
             pending=unfinished_candidates(ledger, self.search_id),
-            on_end=lambda evaluation: self._ended_candidate(evaluation, progress),
+            on_end=lambda evaluation, points: self._ended_candidate(evaluation, points, progress, fresh=True),
             clock=self._clock,
             began_at=self._began_at,
         )
         self._engine = engine
         if self._stopping.is_set():
             engine.stop("interrupted")
-        for evaluation, _ in ended_in_order(ledger, self.search_id):
-            engine.tell(evaluation)
-            self._ended_candidate(evaluation, progress)
+        for evaluation, points in ended_in_order(ledger, self.search_id):
+            engine.tell(evaluation, points)
+            self._ended_candidate(evaluation, points, progress, fresh=False)
         if not engine.exhausted:
             with tune.cluster(self._ray_address, cpus=self._cpus()):
                 if self._ray_address is not None:
                     tune.check_nodes(None if self._artefacts_url else str(self.folder.resolve()))
                 tune.run(engine, self._assignment(book, engine), self.folder / NOTES)
+        engine.note_told()
         sweep(self.folder, ledger, self.search_id, checkpoint=CHECKPOINT)
         if engine.blocked is not None:
             raise StoreError(f"{engine.blocked}; make room for {self.folder}")
@@ -292,15 +293,14 @@ class Driver:
             limit_seconds=None if minutes is None else 60 * minutes,
         )
 
-    def _ended_candidate(self, evaluation: Evaluation, progress: Progress) -> None:
-        points: tuple[Point, ...] = ()
-        if evaluation.state == "finished":
-            points = self._ledger.points(self.search_id, number=evaluation.number)
+    def _ended_candidate(
+        self, evaluation: Evaluation, points: Sequence[Point], progress: Progress, *, fresh: bool
+    ) -> None:
         (self.folder / candidate_folder(evaluation.number) / CHECKPOINT).unlink(missing_ok=True)
         self._settle(evaluation)
         standing = progress.end(evaluation, points)
         counts, trials = standing.counts, self.problem.budget.trials
-        self._records.candidate(evaluation, points)
+        self._records.candidate(evaluation, points, fresh=fresh)
         self._records.progress(standing, at=evaluation.finished_at or evaluation.created_at)
         self._watch(Event("searching", counts.total, trials, counts.stopped, counts.failed, standing.hypervolume))
 

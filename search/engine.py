@@ -9,20 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import final
 
 import numpy as np
 
 from .candidate import Candidate, Message, candidate_folder
 from .fidelity import ParetoRungs
-from .ledger.entities import Evaluation, NewPoint, TerminalState
+from .ledger.entities import Evaluation, NewPoint, Point, TerminalState
 from .ledger.store import Ledger
 from .problem import Problem
 from .proposals import Proposer, at_level, numbers
 from .samplers import Study
 
 EXTRA_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TOLD_AT_ONCE = 10  # endings that the ledger hears of as told in one transaction; telling is safe to repeat
 
 
 @final
@@ -49,7 +50,7 @@ class Engine:
         study: Study,
         proposer: Proposer,
         pending: Iterable[Candidate] = (),
-        on_end: Callable[[Evaluation], None],
+        on_end: Callable[[Evaluation, Sequence[Point]], None],
         clock: Callable[[], float] = time.time,
         began_at: float | None = None,
     ) -> None:
@@ -67,6 +68,7 @@ class Engine:
         self._pending = deque(pending)
         self._live: dict[int, Candidate] = {}
         self._stopped: set[int] = set()
+        self._told: list[int] = []
         self._curves: dict[int, list[dict[str, float]]] = {}
         self._seconds: dict[int, float] = {}
         # Static baselines stand on every report, so they are always trained to the end.
@@ -116,12 +118,16 @@ class Engine:
         with self._lock:
             if self.exhausted:
                 return None
-            candidate = self._pending.popleft() if self._pending else self._proposer.propose()
+            if self._pending:
+                candidate: Candidate | None = self._pending.popleft()
+                assert candidate is not None
+                self._ledger.start(self.search_id, candidate.number)
+            else:
+                candidate = self._proposer.propose()
             if candidate is None:
                 self._close("every architecture that the space and its constraints admit has been evaluated")
                 return None
             self._live[candidate.number] = candidate
-            self._ledger.start(self.search_id, candidate.number)
             return candidate
 
     # -- reporting ------------------------------------------------------------------------------------
@@ -196,27 +202,34 @@ class Engine:
             points=points,
             artefacts=None if message is None else candidate_folder(number),
         )
-        evaluation = self._ledger.evaluation(self.search_id, number)
-        assert evaluation is not None
-        self.tell(evaluation)
-        self._on_end(evaluation)
+        evaluation, recorded = self._ledger.outcome(self.search_id, number)
+        self.tell(evaluation, recorded)
+        self._on_end(evaluation, recorded)
 
-    def tell(self, evaluation: Evaluation) -> None:
+    def tell(self, evaluation: Evaluation, points: Sequence[Point]) -> None:
         """Let the study know how a candidate ended; safe to repeat."""
         if evaluation.told or evaluation.optuna_trial is None:
             return
         trial = evaluation.optuna_trial
         if evaluation.state == "finished":
-            self._tell_points(evaluation, trial)
+            self._tell_points(evaluation, trial, points)
         elif evaluation.state == "stopped":
             self._study.prune(trial)
         else:
             self._study.fail(trial)
-        self._ledger.mark_told(self.search_id, evaluation.number)
+        self._told.append(evaluation.number)
+        if len(self._told) >= TOLD_AT_ONCE:
+            self.note_told()
 
-    def _tell_points(self, evaluation: Evaluation, trial: int) -> None:
-        rows = self._ledger.points(self.search_id, number=evaluation.number)
-        metrics = [numbers(row) for row in rows]
+    def note_told(self) -> None:
+        """Have the ledger know what the study was told; who dies before tells it again, which changes nothing."""
+        with self._lock:
+            if self._told:
+                self._ledger.mark_told(self.search_id, *self._told)
+                self._told.clear()
+
+    def _tell_points(self, evaluation: Evaluation, trial: int, points: Sequence[Point]) -> None:
+        metrics = [numbers(point) for point in points]
         own = at_level(evaluation.level, len(metrics))
         self._study.tell(trial, self.problem.values(metrics[own]), self.problem.excesses(metrics[own]))
         # A crash may have come between the extras, which are always added in this order.

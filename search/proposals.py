@@ -17,7 +17,7 @@ from .feasibility import hopeless
 from .ledger.entities import Point
 from .ledger.store import Ledger
 from .problem import Problem
-from .samplers import LEVEL, Study
+from .samplers import LEVEL, Asked, Study
 
 REFUSALS = 25  # in a row, before a sampler that asks for known things is taken out of the loop
 LOOKS = 2000  # at random, before a space counts as exhausted
@@ -107,32 +107,33 @@ class Proposer:
             seen.add(architecture.id)
         return None
 
-    def _ask_space(self, fixed: Mapping[str, Scalar] | None = None) -> tuple[Architecture, int, float]:
+    def _ask_space(self, fixed: Mapping[str, Scalar] | None = None) -> tuple[Architecture, Asked, float]:
         self._questions += 1
         space, signature = self._problem.space, self._problem.data.signature
         asked = self._study.ask(self._questions, fixed=fixed)
         scope = Scope(asked.suggester)
         architecture = space.sample(scope, signature)
         level = scope.number(LEVEL, 0.0, 1.0)
-        return architecture, self._study.begin(asked), level
+        return architecture, asked, level
 
-    def _ask_baseline(self, architecture: Architecture) -> tuple[Architecture, int, float]:
+    def _ask_baseline(self, architecture: Architecture) -> tuple[Architecture, Asked, float]:
         """A static network, as a trial with the backbone's parameters alone."""
         self._questions += 1
         fixed = self._problem.space.static_params(architecture, self._problem.data.signature)
         asked = self._study.ask(self._questions, fixed={**fixed, LEVEL: 1.0})
         level = answered(asked.suggester, self._problem, architecture)
-        return architecture, self._study.begin(asked), level
+        return architecture, asked, level
 
-    def _record(self, architecture: Architecture, trial: int, level: float) -> Candidate | None:
-        """A new candidate, unless it is known or cannot be on any front."""
+    def _record(self, architecture: Architecture, asked: Asked, level: float) -> Candidate | None:
+        """A new candidate, running, unless it is known or cannot be on any front."""
         if architecture.id in self._known:
-            self._answer_known(self._known[architecture.id], trial, level)
+            self._answer_known(self._known[architecture.id], self._study.begin(asked), level)
             return None
         if hopeless(architecture, self._problem, self._book):
-            self._study.fail(trial)
+            self._study.fail(self._study.begin(asked))
             return None
         number = self.asked
+        trial = self._study.begin(asked, candidate=number)  # an orphan, if the ledger does not come to know of it
         strategy, budget = self._problem.strategy, self._problem.budget
         self._ledger.propose(
             self._search_id,
@@ -146,8 +147,8 @@ class Proposer:
             evaluator=taken_for(architecture, strategy.evaluator),
             created_at=self._clock(),
             optuna_trial=trial,
+            started=True,
         )
-        self._study.attach(trial, number)
         self.asked += 1
         self._known[architecture.id] = number
         return Candidate(number, architecture, level, trial)

@@ -15,12 +15,14 @@ from .ledger.store import Ledger
 from .problem import Problem
 from .report import FrontReport, front_markdown
 from .summary import Progress, Standing, ended_in_order
-from .tracking_records import DRIFT, State
+from .tracking_records import DRIFT, State, Step
 
 if TYPE_CHECKING:
     from .tracking import MLflowTracker
 
 RETRY_SECONDS = 30.0  # until MLflow is asked again once it was away, as every question may take seconds
+FLUSH_SECONDS = 5.0  # between two writings of what may wait: the steps of the search, and who has a run
+FLUSH_STEPS = 100  # that wait at the most
 
 
 @final
@@ -56,17 +58,23 @@ class Records:
         self._clock = clock
         self._away = self._missed = self._catching_up = False
         self._ask_again_at = 0.0
+        self._steps: list[Step] = []
+        self._runs: dict[int, str] = {}  # written, but the ledger does not know it yet
+        self._flushed_at = float("-inf")
 
     def start(self) -> None:
         """Open the parent run, or the one that an earlier driver opened."""
         self._guarded(self._open)
 
-    def candidate(self, evaluation: Evaluation, points: Sequence[Point]) -> None:
-        """Write how a candidate ended, once; and what was missed before, if MLflow answers again."""
-        if evaluation.logged:
+    def candidate(self, evaluation: Evaluation, points: Sequence[Point], *, fresh: bool = False) -> None:
+        """Write how a candidate ended, once; and what was missed before, if MLflow answers again.
+
+        Args:
+            fresh: it has ended just now. Of others the run may be there although the ledger does not know.
+        """
+        if evaluation.logged or evaluation.number in self._runs:
             return
-        # After a death the run may be there although the ledger does not know; a fresh one cannot be.
-        self._write(evaluation, points, maybe_exists=evaluation.attempts > 1 or evaluation.told)
+        self._write(evaluation, points, maybe_exists=evaluation.attempts > 1 or not fresh)
         if self._missed and not self._away and not self._catching_up:
             self.catch_up()
 
@@ -77,12 +85,15 @@ class Records:
 
         def write(tracker: MLflowTracker, parent: str) -> None:
             run_id = tracker.log_candidate(parent, run, maybe_exists=maybe_exists)
-            self._ledger.mark_logged(self._search_id, evaluation.number, run_id, replace=replace)
+            if replace:
+                self._ledger.mark_logged(self._search_id, {evaluation.number: run_id}, replace=True)
+            else:
+                self._runs[evaluation.number] = run_id
 
         self._with_parent(write)
 
     def progress(self, standing: Standing, *, at: float) -> None:
-        """Stepped metrics of the parent run; the same again changes nothing.
+        """Stepped metrics of the parent run, some at a time; the same again changes nothing.
 
         Args:
             standing: how the search stood when a candidate had ended.
@@ -96,12 +107,24 @@ class Records:
             "stopped": float(counts.stopped),
             "failed": float(counts.failed),
         }
-        at_ms = round(1000 * at)
-        self._with_parent(lambda tracker, parent: tracker.log_progress(parent, counts.total, metrics, at_ms=at_ms))
+        self._steps.append(Step(counts.total, metrics, round(1000 * at)))
+        if len(self._steps) >= FLUSH_STEPS or self._clock() - self._flushed_at >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits. Who dies before has it written by the next driver, from the ledger."""
+        self._flushed_at = self._clock()
+        steps, self._steps = self._steps, []
+        if steps:
+            self._with_parent(lambda tracker, parent: tracker.log_progress(parent, steps))
+        if self._runs:
+            self._ledger.mark_logged(self._search_id, self._runs)
+            self._runs = {}
 
     def catch_up(self) -> int:
         """Write every candidate that has ended and every step of the search; how many were not there yet."""
         self._ask_again_at = 0.0
+        self.flush()
         reference = self._ledger.search(self._search_id).hypervolume_reference
         waited = 0
         if reference is None:  # nothing can have ended before it was known
@@ -115,6 +138,7 @@ class Records:
                 self.progress(progress.end(evaluation, points), at=evaluation.finished_at or evaluation.created_at)
         finally:
             self._catching_up = False
+        self.flush()
         return waited
 
     def reconcile(self) -> None:
@@ -133,6 +157,7 @@ class Records:
 
     def report(self, report: FrontReport, files: Mapping[str, Path]) -> None:
         """The front: pictures, tables, tags of its members; and whatever could not be written before."""
+        self.flush()
         if self._missed:
             self.catch_up()
         self.reconcile()
@@ -154,6 +179,7 @@ class Records:
     def finish(self, status: State) -> None:
         """End the parent run, if there is one."""
         self._ask_again_at = 0.0
+        self.flush()
         if self._parent is not None:
             self._with_parent(lambda tracker, parent: tracker.finish(parent, status))
 

@@ -46,6 +46,7 @@ from .tracking_records import (  # noqa: E402
     CandidateRun,
     Reconciled,
     State,
+    Step,
     key,
     param_values,
     tag_values,
@@ -180,16 +181,11 @@ class MLflowTracker:
             self._client.set_terminated(known, STATUS[record.state], record.ended_at_ms)
         return known
 
-    def log_progress(
-        self, parent_run_id: str, step: int, metrics: Mapping[str, float], *, at_ms: int | None = None
-    ) -> None:
-        """Write the state of the search (hypervolume, front_size, done, failed, stopped) at `step`.
-
-        Args:
-            at_ms: when that was, now if not given; the same values of the same time again change nothing.
-        """
+    def log_progress(self, parent_run_id: str, steps: Sequence[Step]) -> None:
+        """Write how the search stood at these steps."""
         with self._asking("log progress"):
-            self._log(parent_run_id, _metrics(metrics, self._now_ms() if at_ms is None else at_ms, step))
+            metrics = [each for step in steps for each in _metrics(step.metrics, step.at_ms, step.number)]
+            self._log(parent_run_id, metrics)
 
     def log_report(
         self,

@@ -74,6 +74,22 @@ class CandidateRun:
 
 @final
 @dataclass(frozen=True)
+class Step:
+    """How a search stood (hypervolume, front_size, done, failed, stopped) when so many candidates had ended.
+
+    Args:
+        number: of candidates that had ended.
+        metrics: by name.
+        at_ms: when that was; the same values of the same time again change nothing.
+    """
+
+    number: int
+    metrics: Mapping[str, float]
+    at_ms: int
+
+
+@final
+@dataclass(frozen=True)
 class Reconciled:
     """What `MLflowTracker.reconcile` found, as candidate numbers.
 

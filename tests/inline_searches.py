@@ -34,6 +34,7 @@ from dynarch.search.problem import Budget, Constraint, Problem, Strategy
 from dynarch.search.proposals import Proposer
 from dynarch.search.recovery import reconcile_study, unfinished_candidates
 from dynarch.search.samplers import Study
+from dynarch.search.summary import ended_in_order
 from dynarch.search.testing import Hook, run_inline
 from dynarch.search.worker import Assignment, arrays_of
 from dynarch.spaces.architecture import Architecture
@@ -257,12 +258,11 @@ class Driven:
                 study=study,
                 proposer=proposer,
                 pending=unfinished_candidates(ledger, ID),
-                on_end=self.ended.append,
+                on_end=lambda evaluation, points: self.ended.append(evaluation),
                 clock=self.clock,
             )
-            for evaluation in ledger.evaluations(ID):
-                if evaluation.terminal:
-                    engine.tell(evaluation)
+            for evaluation, points in ended_in_order(ledger, ID):
+                engine.tell(evaluation, points)
             yield engine
 
     def assignment(self, engine: Engine) -> Assignment:
@@ -285,6 +285,7 @@ class Driven:
         with pytest.MonkeyPatch.context() as patch, self.enter() as engine:
             patch.setattr("dynarch.evaluators.evaluators.EVALUATORS", (self.evaluator, *EVALUATORS))
             run_inline(engine, self.assignment(engine), hook=hook)
+            engine.note_told()
             return engine.stop_reason
 
     def evaluations(self) -> tuple[Evaluation, ...]:

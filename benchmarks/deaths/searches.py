@@ -110,8 +110,8 @@ class Life:
         return self.out.read_text(errors="replace")
 
     def workers(self) -> list[psutil.Process]:
-        """The processes below it in which candidates are trained."""
-        return workers_below(self.process.pid or 0)
+        """The processes in which candidates are trained: below it, or below a cluster that was started here."""
+        return workers_below(os.getpid())
 
 
 def workers_below(pid: int) -> list[psutil.Process]:

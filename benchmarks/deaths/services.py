@@ -145,8 +145,18 @@ class Nodes:
         memory = {"object_store_memory": 150 * 2**20}
         self._options: dict[str, Any] = {"num_cpus": 1, **memory}
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **memory})
-        self._nodes = [self._cluster.add_node(**self._options) for _ in range(count)]
+        self._nodes = [self._added() for _ in range(count)]
         self.address = str(self._cluster.address)
+
+    def _added(self) -> Any:
+        """A new node; on a machine that does much else one may not come up within Ray's half minute."""
+        for _ in range(3):
+            try:
+                return self._cluster.add_node(**self._options)
+            except Exception as error:
+                if "timed out" not in str(error):
+                    raise
+        return self._cluster.add_node(**self._options)
 
     def kill(self, index: int) -> str:
         """Remove a node without grace."""
@@ -156,7 +166,7 @@ class Nodes:
 
     def add(self) -> None:
         """A new node in its place."""
-        self._nodes.append(self._cluster.add_node(**self._options))
+        self._nodes.append(self._added())
 
     @property
     def count(self) -> int:

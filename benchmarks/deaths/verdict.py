@@ -189,7 +189,9 @@ def _front(left: Remains) -> object:
 
 
 def _told(left: Remains) -> object:
-    return Counter((trial.candidate, trial.state, trial.extra) for trial in left.trials if not trial.orphan)
+    """Of candidates; whether a question is answered by a known one depends on whether that has ended by then."""
+    own = [trial for trial in left.trials if not trial.orphan and trial.candidate is not None]
+    return Counter((trial.candidate, trial.state, trial.extra) for trial in own)
 
 
 _READINGS = (

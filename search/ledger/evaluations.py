@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ...hardware.database import plain_json, plain_text
 from ...spaces.errors import StoreError
-from .entities import TERMINAL_STATES, Counts, Evaluation, NewPoint, Rung, TerminalState
+from .entities import TERMINAL_STATES, Counts, Evaluation, NewPoint, Point, Rung, TerminalState
 from .records import AbstractRecords
 from .rows import EvaluationRow, PointRow, RungRow
 
@@ -33,8 +33,12 @@ class AbstractEvaluationRecords(AbstractRecords):
         evaluator: str,
         created_at: float,
         optuna_trial: int | None = None,
+        started: bool = False,
     ) -> Evaluation:
         """Record a candidate; the first writer of a key (architecture, seed, fidelity) wins.
+
+        Args:
+            started: record it as running already, as `start` would; one that is known is left as it is.
 
         Returns:
             The evaluation that holds the key. If its `number` is not the one asked for, the candidate is a
@@ -70,6 +74,8 @@ class AbstractEvaluationRecords(AbstractRecords):
                     f" {taken.architecture_id!r} and cannot be {architecture_id!r} too; take a free number"
                 )
             row = EvaluationRow(**new)
+            if started:
+                row.state, row.attempts = "running", 1
             session.add(row)
             session.flush()
             return row.entity()
@@ -188,39 +194,58 @@ class AbstractEvaluationRecords(AbstractRecords):
 
         return self.database.write(work)
 
-    def mark_told(self, search_id: str, number: int) -> None:
-        """Record that the sampler knows the outcome.
+    def mark_told(self, search_id: str, *numbers: int) -> None:
+        """Record that the sampler knows these outcomes: all of them or, on any mistake, none.
 
         Raises:
             StoreError: if there is no outcome yet: the ledger commits first.
         """
 
         def work(session: Session) -> None:
-            self._ended_row(session, search_id, number).told = True
+            for number in numbers:
+                self._ended_row(session, search_id, number).told = True
 
         self.database.write(work)
 
-    def mark_logged(self, search_id: str, number: int, run_id: str, *, replace: bool = False) -> str:
-        """Record that the MLflow run of that id holds the outcome; the first run wins, unless it was lost.
+    def mark_logged(self, search_id: str, runs: Mapping[int, str], *, replace: bool = False) -> dict[int, str]:
+        """Record which MLflow runs hold these outcomes; the first run of a number wins, unless it was lost.
 
         Args:
-            replace: the earlier run is no more.
+            runs: ids by number.
+            replace: the earlier runs are no more.
 
         Returns:
-            The id of the run that stands: a different one than passed in means that yours is a double.
+            The ids of the runs that stand: a different one than passed in means that yours is a double.
 
         Raises:
             StoreError: if there is no outcome yet: the ledger commits first.
         """
 
-        def work(session: Session) -> str:
-            row = self._ended_row(session, search_id, number)
-            if replace or not row.logged or row.mlflow_run_id is None:
-                row.mlflow_run_id = run_id
-                row.logged = True
-            return row.mlflow_run_id
+        def work(session: Session) -> dict[int, str]:
+            stand: dict[int, str] = {}
+            for number, run_id in runs.items():
+                row = self._ended_row(session, search_id, number)
+                if replace or not row.logged or row.mlflow_run_id is None:
+                    row.mlflow_run_id = run_id
+                    row.logged = True
+                stand[number] = row.mlflow_run_id
+            return stand
 
         return self.database.write(work)
+
+    def outcome(self, search_id: str, number: int) -> tuple[Evaluation, tuple[Point, ...]]:
+        """An evaluation with its operating points, as of one moment.
+
+        Raises:
+            StoreError: if the evaluation is unknown.
+        """
+        points = select(PointRow).filter_by(search_id=search_id, number=number).order_by(PointRow.index)
+
+        def work(session: Session) -> tuple[Evaluation, tuple[Point, ...]]:
+            row = self._evaluation_row(session, search_id, number, lock=False)
+            return row.entity(), tuple(each.entity() for each in session.scalars(points))
+
+        return self.database.read(work)
 
     def evaluation(self, search_id: str, number: int) -> Evaluation | None:
         """The evaluation of that number, or None."""

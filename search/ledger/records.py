@@ -54,8 +54,8 @@ class AbstractRecords(ABC):
                 holder=row.holder or "",
             )
 
-    def _evaluation_row(self, session: Session, search_id: str, number: int) -> EvaluationRow:
-        self._search_row(session, search_id)
+    def _evaluation_row(self, session: Session, search_id: str, number: int, *, lock: bool = True) -> EvaluationRow:
+        self._search_row(session, search_id, lock=lock)
         row = session.scalars(select(EvaluationRow).filter_by(search_id=search_id, number=number)).one_or_none()
         if row is None:
             raise StoreError(f"search {search_id!r} has no evaluation {number}; propose it first")

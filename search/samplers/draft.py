@@ -8,15 +8,16 @@ from typing import Any, cast, final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ...spaces.scope import Scalar
+from .groups import Groups
 
 
 @final
 class Draft:
-    """Answers questions as an Optuna trial does, in the same order of random draws.
+    """Answers questions as an Optuna trial does.
 
     Args:
         study: whom the sampler believes to serve.
@@ -55,6 +56,7 @@ class Draft:
             trial_id=-1,
         )
         sampler.before_trial(self._view, self._trial)
+        self._groups = Groups(sampler, self._view) if isinstance(sampler, TPESampler) else None
 
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
         """One of the choices."""
@@ -85,7 +87,9 @@ class Draft:
             value: Any = self._fixed[name]
         elif distribution.single():
             value = distribution.to_external_repr(_only(distribution))
-        elif name in self._drawn_together():
+        elif self._groups is not None and name in self._groups:
+            value = self._groups.answer(name)
+        elif self._groups is None and name in self._drawn_together():
             value = self._drawn_together()[name]
         else:
             value = self._sampler.sample_independent(self._view, self._trial, name, distribution)

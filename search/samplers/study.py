@@ -7,6 +7,8 @@ completed trials marked `extra`, so that a sampler learns from all of them.
 
 from __future__ import annotations
 
+import copy
+import datetime
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,9 +120,7 @@ class Study:
         """
         assert isinstance(asked.suggester, _Suggester)
         with _errors():
-            template = asked.suggester.template({} if candidate is None else {CANDIDATE: candidate})
-            made = self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
-            return self._noted(made).number
+            return self._create(asked.suggester.template({} if candidate is None else {CANDIDATE: candidate}))
 
     def disown(self) -> int:
         """Fail what was queued and never begun, as its asker died in between; how many there were."""
@@ -155,8 +155,8 @@ class Study:
                 trial = Trial(self._study, self._place(number))
                 for name, excess in constraints.items():
                     trial.set_constraint(name, excess)
-            self._study.tell(number, list(values))
-            self._noted(self._place(number))
+                self._history.put(self._study._storage.get_trial(self._place(number)))
+            self._become(number, TrialState.COMPLETE, list(values))
 
     def prune(self, number: int) -> None:
         """End a trial whose candidate was stopped early; samplers take it for a bad one."""
@@ -181,7 +181,7 @@ class Study:
                 constraints=dict(constraints) or None,
                 user_attrs={EXTRA: True, CANDIDATE: origin.user_attrs.get(CANDIDATE)},
             )
-            self._noted(self._study._storage.create_new_trial(self._study._study_id, template_trial=extra))
+            self._create(extra)
 
     def extras(self, candidate: int) -> int:
         """How many extra points of a candidate were added."""
@@ -235,13 +235,25 @@ class Study:
     def _end(self, number: int, state: TrialState) -> None:
         with _errors():
             if self._state(number) == TrialState.RUNNING:
-                self._study.tell(number, state=state)
-                self._noted(self._place(number))
+                self._become(number, state)
 
-    def _noted(self, place: int) -> FrozenTrial:
-        trial = self._study._storage.get_trial(place)
-        self._history.put(trial)
-        return trial
+    def _create(self, template: FrozenTrial) -> int:
+        """Write a new trial, and note it without reading it again; its number."""
+        storage: Any = self._study._storage
+        made = copy.copy(template)
+        made._trial_id = storage.create_new_trial(self._study._study_id, template_trial=template)
+        _, made.number = storage._trial_id_to_study_id_and_number[made._trial_id]
+        if made.number != len(self._history):  # Optuna writes again where a commit may have taken place
+            raise StoreError("the study holds a trial that nobody asked for; begin again from the ledger")
+        self._history.put(made)
+        return made.number
+
+    def _become(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
+        """Write how a trial ended, and note it without reading it again; samplers of ours want to hear of no end."""
+        self._study._storage.set_trial_state_values(self._place(number), state, values)
+        ended = copy.copy(self._history[number])
+        ended.state, ended.values, ended.datetime_complete = state, values, datetime.datetime.now()
+        self._history.put(ended)
 
     def _state(self, number: int) -> TrialState:
         return self._history[number].state

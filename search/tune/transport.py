@@ -16,7 +16,7 @@ from typing import Any, final
 
 import ray
 from ray import tune
-from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -76,6 +76,7 @@ def _round(engine: Engine, searcher: _EngineSearcher, mishap: Mishap, shared: An
                 storage_path=notes,
                 stop=_EngineStopper(engine, mishap),
                 failure_config=FailureConfig(max_failures=RETRIES),
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # else an empty one for every trial
                 verbose=0,
             ),
         )

@@ -118,8 +118,8 @@ def test_the_way_of_an_evaluation(ledger: Ledger) -> None:
     ledger.link_trial("s", 0, 17)
     assert finish(ledger, 0)
     ledger.mark_told("s", 0)
-    assert ledger.mark_logged("s", 0, "run-a") == "run-a"
-    assert ledger.mark_logged("s", 0, "run-b") == "run-a"
+    assert ledger.mark_logged("s", {0: "run-a"}) == {0: "run-a"}
+    assert ledger.mark_logged("s", {0: "run-b"}) == {0: "run-a"}
     found = ledger.evaluation("s", 0)
     assert found == Evaluation(
         id=found.id if found else -1,
@@ -184,7 +184,7 @@ def test_nobody_hears_of_an_outcome_before_the_ledger(ledger: Ledger, step: str)
     propose(ledger, 0)
     ledger.start("s", 0)
     with pytest.raises(StoreError, match="is running, so there is no outcome yet"):
-        ledger.mark_told("s", 0) if step == "told" else ledger.mark_logged("s", 0, "run")
+        ledger.mark_told("s", 0) if step == "told" else ledger.mark_logged("s", {0: "run"})
 
 
 def test_rungs_come_back_in_the_order_of_recording(ledger: Ledger) -> None:

@@ -132,7 +132,7 @@ def operations() -> st.SearchStrategy[Operation]:
         ),
         st.builds(_finish, number, states, small),
         st.builds(lambda n: lambda led, s: led.mark_told(s, n), number),
-        st.builds(lambda n, r: lambda led, s: led.mark_logged(s, n, f"r{r}"), number, small),
+        st.builds(lambda n, r: lambda led, s: led.mark_logged(s, {n: f"r{r}"}), number, small),
         st.builds(lambda n, t: lambda led, s: led.link_trial(s, n, t), number, small),
         st.builds(lambda k: lambda led, s: led.mark_front(s, k), keys),
         st.builds(lambda t: lambda led, s: led.open_test(s, float(t)), small),

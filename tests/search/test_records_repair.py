@@ -32,6 +32,7 @@ def test_runs_are_brought_to_what_the_ledger_says(
     records.start()
     for number in (1, 2, 3):
         records.candidate(add(ledger, problem, search_id, number), points_of(ledger, search_id, number))
+    records.flush()
     found = seen(search_id)
     parent = found.parents[0].info.run_id
     runs = {int(run.data.tags["dynarch.number"]): run for run in found.children}

@@ -21,6 +21,7 @@ import pytest
 from mlflow import MlflowClient
 
 from dynarch.search.tracking import CandidateRun, MLflowTracker, Reconciled, link, serve_command
+from dynarch.search.tracking_records import Step
 from dynarch.search.tracking_store import shared_view, shown
 from dynarch.spaces.errors import StoreError
 
@@ -161,7 +162,7 @@ def test_more_than_a_request_holds(tracker: MLflowTracker, client: MlflowClient,
 
 def test_progress_is_a_curve_of_the_parent(tracker: MLflowTracker, client: MlflowClient, parent: str) -> None:
     for step, volume in enumerate((0.25, 0.5)):
-        tracker.log_progress(parent, step, {"hypervolume": volume, "done": step})
+        tracker.log_progress(parent, [Step(step, {"hypervolume": volume, "done": step}, 1_000_000)])
     history = client.get_metric_history(parent, "hypervolume")
     assert [(m.step, m.value, m.timestamp) for m in history] == [(0, 0.25, 1_000_000), (1, 0.5, 1_000_000)]
 
@@ -245,7 +246,7 @@ def test_a_database_that_is_away_is_refused_at_once_and_keeps_its_password() -> 
 def test_what_mlflow_says_reaches_the_caller_as_a_store_error(tracker: MLflowTracker) -> None:
     calls: Mapping[str, Callable[[], object]] = {
         "log candidate 1": lambda: tracker.log_candidate("0" * 32, candidate(1)),
-        "log progress": lambda: tracker.log_progress("0" * 32, 0, {"done": 1}),
+        "log progress": lambda: tracker.log_progress("0" * 32, [Step(0, {"done": 1}, 0)]),
         "tag the front": lambda: tracker.tag_front("0" * 32, ()),
         "finish the search": lambda: tracker.finish("0" * 32, "finished"),
     }
@@ -275,7 +276,7 @@ def test_a_reader_does_not_block_a_search(uri: str, tracker: MLflowTracker, pare
         assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM runs").fetchone()
-        tracker.log_progress(parent, 0, {"done": 1})  # would wait for the reader in rollback mode
+        tracker.log_progress(parent, [Step(0, {"done": 1}, 0)])  # would wait for the reader in rollback mode
 
 
 @pytest.mark.slow
@@ -283,9 +284,9 @@ def test_a_locked_database_is_a_store_error(uri: str, tracker: MLflowTracker, pa
     with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match=r"database is locked.*stop the other process"):
-            tracker.log_progress(parent, 0, {"done": 1})
+            tracker.log_progress(parent, [Step(0, {"done": 1}, 0)])
         other.rollback()
-    tracker.log_progress(parent, 0, {"done": 1})
+    tracker.log_progress(parent, [Step(0, {"done": 1}, 0)])
 
 
 @pytest.mark.slow
