@@ -116,6 +116,7 @@ def test_a_lost_worker_ends_its_candidate(folder: Path) -> None:
         assert engine.live == 1
         engine.lost(candidate.number, "its worker died 3 times")
         assert engine.live == 0
+        engine.note_told()
     assert [(each.state, each.cause, each.told) for each in search.evaluations()] == [
         ("failed", "its worker died 3 times", True)
     ]

@@ -88,7 +88,7 @@ def test_what_is_proposed_is_recorded_before_anything_else_happens_to_it(folder:
                 candidate.level,
                 candidate.trial,
             )
-            assert (recorded.state, recorded.seed, recorded.fidelity, recorded.created_at) == ("proposed", 0, 4, 7.0)
+            assert (recorded.state, recorded.seed, recorded.fidelity, recorded.created_at) == ("running", 0, 4, 7.0)
             assert candidate.trial is not None
             assert recorded.params == study.params(candidate.trial)
             trial = next(trial for trial in study.trials() if trial.number == candidate.trial)
