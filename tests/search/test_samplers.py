@@ -161,7 +161,7 @@ def test_a_database_that_is_gone_is_an_error_of_ours_in_one_line(folder: Path, m
     def away(*_: object, **__: object) -> None:
         raise optuna.exceptions.StorageInternalError("no connection\nmore")
 
-    monkeypatch.setattr(optuna.Study, "tell", away)
+    monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", away)
     with pytest.raises(StoreError) as caught:
         study.tell(number, [0.5, 1.0], {})
     assert str(caught.value) == "the study's database failed (no connection); check that it can be written"
