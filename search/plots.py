@@ -191,6 +191,7 @@ def _hover(row: ReportRow, devices: Sequence[str]) -> str:
     exits = " ".join(f"{share:.0%}" for share in row.exit_share)
     lines = [
         f"<b>{_safe(row.label)}</b> {_safe(row.summary)}",
+        "on the front, although all inputs take one path" if row.front and row.kind != "dynamic" else "",
         f"{_safe(row.backbone)} · {_safe(' + '.join(row.families) or 'no dynamic family')}",
         f"policy {_safe(row.policy)}" if row.policy else "",
         f"accuracy {row.accuracy:.2%} (95 %: {row.accuracy_low:.2%} to {row.accuracy_high:.2%})",

@@ -119,6 +119,11 @@ def test_a_point_tells_all_that_is_known_of_it(page: Page, tmp_path: Path) -> No
         assert expected in told, told
 
 
+def test_members_of_the_front_that_decide_nothing_are_told() -> None:
+    """One of the rows is: the static network, which nothing dominates."""
+    assert front_html(REPORT).count("on the front, although all inputs take one path") == 1
+
+
 def test_the_axis_can_be_that_of_another_device(page: Page, tmp_path: Path) -> None:
     assert latencies(page) == [0.5, 1.0, 1.5]
     page.locator(".updatemenu-header").first.click()
