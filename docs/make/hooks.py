@@ -7,7 +7,9 @@ such a file is a page that shows it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
@@ -27,12 +29,24 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml"}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The reference reads the package under its import name, wherever the repository lies."""
+    """The reference reads the package under its import name, wherever the repository lies; a page that the navigation
+    does not name is one of those on how to do something."""
     link = ROOT / ".typecheck" / "dynarch"
     link.parent.mkdir(exist_ok=True)
     if not link.is_symlink():
         link.symlink_to("..", target_is_directory=True)
+    named = set(_named(config.nav))
+    (guides,) = (entry["How to"] for entry in config.nav or () if isinstance(entry, dict) and "How to" in entry)
+    guides += sorted(file.name for file in Path(config.docs_dir).glob("*.md") if file.name not in named)
     return config
+
+
+def _named(nav: Any) -> Iterator[str]:
+    """All pages that a navigation names."""
+    if isinstance(nav, str):
+        yield nav
+    for entry in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from _named(entry)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
