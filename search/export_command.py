@@ -25,13 +25,17 @@ def export(
         typer.Option(help="torch or onnxruntime; may be repeated. Default: torch, and onnxruntime where it can."),
     ] = None,
     weights_licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the manifest.")] = None,
+    register: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Also make it the next version of this model in MLflow.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a point of the front as a folder that runs without dynarch: programs, weights, manifest and runner.
 
     Exit code 3 if the search has no front.
     """
-    points = {each.label: each for each in held(search_id, storage, database).front()}
+    search = held(search_id, storage, database)
+    points = {each.label: each for each in search.front()}
     if not points:
         err.print("no point to export: the front is empty", style="yellow", markup=False, highlight=False)
         raise typer.Exit(NOTHING_FOUND)
@@ -40,13 +44,19 @@ def export(
     made = points[point].export(folder, runtimes=runtime, weights_licence=weights_licence)
     for note in made.notes:
         err.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    model = None if register is None else search.register(made, register)
     if as_json:
-        out.print_json(json.dumps(made.to_mapping()))
+        out.print_json(json.dumps({**made.to_mapping(), "model": model}))
         return
     for line in (
         f"{points[point]}",
         f"written to {made.folder}, for {' and '.join(made.runtimes)}",
         f"manifest sha256 {made.sha256}",
         f"try: python {made.folder / 'run.py'} inputs.npy",
+        *(
+            ()
+            if model is None
+            else (f"registered as {model}; serve it: mlflow models serve -m {model} --env-manager local",)
+        ),
     ):
         out.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -15,6 +15,7 @@ from rich.console import Console
 from ..hardware.device import AbstractDevice
 from ..spaces.errors import SearchBusyError, SpecError, StoreError
 from .attacked import Attacked, under_attack
+from .bundle.bundle import Bundle
 from .comparison import Comparison, Side, compare
 from .display import Display
 from .events import Event, Watcher
@@ -288,6 +289,14 @@ class Search:
         study_url = self._storage.open_study_url()
         with self._storage.open_ledger() as ledger:
             return draw_pictures(self.problem(), self.id, ledger=ledger, folder=self.folder, study_url=study_url)
+
+    def register(self, bundle: Bundle, name: str) -> str:
+        """Make an exported point the next version of a model in MLflow; its URI, for `mlflow models serve -m URI`.
+
+        Raises:
+            StoreError: if MLflow cannot be written, or holds no run of this search.
+        """
+        return self._storage.register(self.id, bundle, name)
 
     def _side(self) -> Side:
         with self._storage.open_ledger() as ledger:

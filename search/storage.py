@@ -14,6 +14,7 @@ from ..spaces.adopted import shelf
 from ..spaces.backbones import Adopted
 from ..spaces.errors import SpecError, StoreError
 from ..spaces.space import Space
+from .bundle.bundle import Bundle
 from .inside import inside
 from .ledger.store import Ledger
 
@@ -127,6 +128,16 @@ class Storage:
         from .tracking import MLflowTracker
 
         return MLflowTracker(self.open_tracking_uri(), EXPERIMENT, artifact_root=self.artifact_root)
+
+    def register(self, search_id: str, bundle: Bundle, name: str) -> str:
+        """Register a bundle of a search in MLflow, as the next version of a model; its URI.
+
+        Raises:
+            StoreError: if MLflow cannot be written, or holds no run of the search.
+        """
+        from .tracking_model import register
+
+        return register(self.open_tracker(), self.open_tracking_uri(), search_id, bundle, name)
 
     def newest_search(self) -> str:
         """The id of the search that was launched last.
