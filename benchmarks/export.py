@@ -1,6 +1,6 @@
 """Is the runner of a bundle as fast as dynarch's routed mode?
 
-    python benchmarks/export.py [--rounds N] [--json FILE]
+    python benchmarks/export.py [--rounds N] [--runtime NAME] [--family NAME] [--json FILE]
 
 Networks of a few families, their exits and gates set so that inputs part, are exported, and route the same inputs in
 dynarch and in the runner, in turns of one run: a neighbour on the machine slows both. Of each the least time of all
@@ -35,9 +35,9 @@ from dynarch.spaces.signature import Signature
 from dynarch.spaces.space import Space
 
 IMAGE, SEQUENCE = Signature((3, 32, 32), 10), Signature((32, 1 + 6), 10, "sequence")
-RESIDUAL = Residual(width=(16,), depth=(2,), stages=3)
+RESIDUAL = Residual(width=(16,), depth=(1,), stages=3)
 CASES: tuple[tuple[AbstractFamily, AbstractBackbone, Signature], ...] = (
-    (EarlyExit(), RESIDUAL, IMAGE),
+    (EarlyExit(heads=("linear",)), RESIDUAL, IMAGE),
     (LayerSkipping(), RESIDUAL, IMAGE),
     (MixtureOfExperts(), RESIDUAL, IMAGE),
     (BlockSparse(), RESIDUAL, IMAGE),
@@ -90,11 +90,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--runtime", action="append", help="torch or onnxruntime; default: what can be exported")
+    parser.add_argument("--family", action="append", help="of the cases; default: all")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for family, backbone, signature in CASES:
+        if asked.family and family.name not in asked.family:
+            continue
         routed, x = example(family, backbone, signature)
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "bundle"

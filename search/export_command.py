@@ -53,10 +53,7 @@ def export(
         f"written to {made.folder}, for {' and '.join(made.runtimes)}",
         f"manifest sha256 {made.sha256}",
         f"try: python {made.folder / 'run.py'} inputs.npy",
-        *(
-            ()
-            if model is None
-            else (f"registered as {model}; serve it: mlflow models serve -m {model} --env-manager local",)
-        ),
+        "" if model is None else f"registered; serve it: mlflow models serve -m {model} --env-manager local",
     ):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        if line:
+            out.print(line, markup=False, highlight=False, soft_wrap=True)

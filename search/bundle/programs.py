@@ -68,7 +68,10 @@ def onnx_file(captured_program: ExportedProgram, name: str) -> bytes:
 
 def not_exportable(name: str, exporter: str, error: Exception) -> SpecError:
     """What to raise if an exporter refuses a program."""
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    root: BaseException = error
+    while root.__cause__ is not None:  # what wraps it says at which step of the exporter it happened
+        root = root.__cause__
+    reason = next(iter(str(root).strip().splitlines()), type(root).__name__)
     rule = f"must be a program that {exporter} can export, but it is not ({reason})"
     remedy = "export for the other runtime only" if exporter == "torch.onnx" else "replace what branches on values"
     return SpecError(f"export.{name}", f"{rule}; {remedy}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from dynarch.evaluators.frozen_backbone import LookUpStep
 from dynarch.search.bundle.bundle import write_bundle
@@ -19,6 +22,7 @@ from dynarch.spaces.families import FAMILIES, EarlyExit
 from dynarch.spaces.family import AbstractFamily
 from dynarch.spaces.network import DynamicNetwork, RoutedNetwork
 from dynarch.spaces.policy import Policy
+from dynarch.spaces.step import SegmentStep
 from dynarch.tests.search.bundles import check_equal, more_inputs, routed_example, runner_of
 
 # Neither is there: not dynarch, and nothing that dynarch needs and a bundle does not.
@@ -29,6 +33,9 @@ for name in ("dynarch", "ray", "optuna", "mlflow", "safetensors", "onnxruntime")
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+# Each input of a dynamic convolution has its own kernel: one convolution of as many groups as there are inputs, and the
+# groups of ONNX are a constant.
+WITHOUT_ONNX = frozenset({"dynamic_convolution"})
 EXITS = EarlyExit(max_exits=2, heads=("linear",))
 
 
@@ -59,6 +66,57 @@ def test_every_family_routes_as_in_dynarch(family: type[AbstractFamily], tmp_pat
     router = runner_of(tmp_path / "bundle").Router(tmp_path / "bundle", threads=1)
     check_equal(routed, x, router, batches=(16,))
     check_equal(routed, x[:4], router, batches=(1,))
+
+
+@pytest.mark.slow  # exporting to ONNX takes seconds a program; a single exit, below, holds that the runtimes agree
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_256_inputs_route_alike_with_both_runtimes(family: type[AbstractFamily], tmp_path: Path) -> None:
+    routed, x = routed_example(family())
+    bundle = write_bundle(routed, tmp_path / "bundle")
+    assert (bundle.runtimes == ("torch", "onnxruntime")) == (family.name not in WITHOUT_ONNX), bundle.notes
+    more = torch.cat([x, more_inputs(routed, 256 - len(x))])
+    for runtime in bundle.runtimes:
+        router = runner_of(bundle.folder).Router(bundle.folder, runtime, threads=1)
+        check_equal(routed, more, router, batches=(32, 1))
+
+
+def test_onnx_runtime_routes_as_pytorch_does(tmp_path: Path) -> None:
+    routed, x = routed_example(EXITS)
+    first = RoutedNetwork(routed.network, Policy.single(routed.network.exits, 0))
+    bundle = write_bundle(first, tmp_path / "bundle", runtimes=("onnxruntime",))
+    assert not list(bundle.folder.rglob("*.pt2"))
+    check_equal(first, x, runner_of(bundle.folder).Router(bundle.folder, "onnxruntime", threads=1), batches=(16, 1))
+
+
+@final
+class Spectrum(nn.Module):
+    """A program that ONNX has no operator for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2)[:, 0, :8] @ self.weight
+        return torch.linalg.eigvalsh(rows[:, :, None] + rows[:, None, :])
+
+
+def test_what_onnx_cannot_say_is_named(tmp_path: Path) -> None:
+    routed, x = routed_example(EXITS)
+    steps = [SegmentStep(0, Spectrum(), final=True)]
+    network = DynamicNetwork(routed.network.architecture, routed.network.signature, steps)
+    odd, named = (
+        RoutedNetwork(network, Policy.never(0)),
+        "export.segment.0: must be a program that torch.onnx can export",
+    )
+    with pytest.raises(SpecError, match=re.escape(named)):
+        write_bundle(odd, tmp_path / "strict", runtimes=("onnxruntime",))
+    assert not (tmp_path / "strict").exists()
+    bundle = write_bundle(odd, tmp_path / "bundle")
+    assert bundle.runtimes == ("torch",)
+    assert named in bundle.notes[0]
+    assert not list(bundle.folder.rglob("*.onnx"))
+    check_equal(odd, x, runner_of(bundle.folder).Router(bundle.folder), batches=(16, 1))
 
 
 def test_a_process_without_dynarch_routes(exits: Path, tmp_path: Path) -> None:
