@@ -98,7 +98,8 @@ class Spectrum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(2)[:, 0, :8] @ self.weight
-        return torch.linalg.eigvalsh(rows[:, :, None] + rows[:, None, :])
+        made: Tensor = torch.linalg.eigvalsh(rows[:, :, None] + rows[:, None, :])
+        return made
 
 
 def test_what_onnx_cannot_say_is_named(tmp_path: Path) -> None:
