@@ -81,7 +81,7 @@ def _caption(report: FrontReport) -> str:
     if pairs:
         text += f"\ndecisions beat random ones at the same exit rates at {won} of {pairs} points"
     if any(row.front for row in report.baselines):
-        text += "\n* on the front all the same, although all inputs take one path"
+        text += "\n* on the front: no dynamic one beats it"
     return text
 
 
