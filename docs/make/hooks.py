@@ -7,6 +7,7 @@ such a file is a page that shows it.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 from dynarch.docs.make.reference import commands_page, families_page, specs_page
+from dynarch.search.tune.package import stage
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = {
@@ -31,10 +33,10 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml"}
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The reference reads the package under its import name, wherever the repository lies; a page that the navigation
     does not name is one of those on how to do something."""
-    link = ROOT / ".typecheck" / "dynarch"
-    link.parent.mkdir(exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to("..", target_is_directory=True)
+    place = ROOT / "build" / "reference"  # not the repository: a virtual environment may lie in it
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    stage(place)
     named = set(_named(config.nav))
     (guides,) = (entry["How to"] for entry in config.nav or () if isinstance(entry, dict) and "How to" in entry)
     guides += sorted(file.name for file in Path(config.docs_dir).glob("*.md") if file.name not in named)
