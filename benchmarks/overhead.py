@@ -9,10 +9,10 @@ is one of `Tuner` with `OptunaSearch` (in memory) and `MLflowLoggerCallback`, in
 parameters, run two workers at once, and write to an MLflow store in SQLite.
 
 Every run is a fresh process. `cost` is wall time a trial from the end of the first trial to the end of all, when
-everything is written; `set-up` is what comes before: Ray, the databases, the first actors and the first trial. `last` is the cost of the last tenth of
-the trials, `cpu` the processor time of the driver a trial, which tells more on a machine that others use too, and
-`last cpu` that of the last tenth. Memory is that of the driver: the largest proportional set size seen in looks a
-second apart.
+everything is written; `set-up` is what comes before: Ray, the databases, the first actors and the first trial. `last`
+is the cost of the last tenth of the trials, `cpu` the processor time of the driver a trial, which tells more on a
+machine that others use too, and `last cpu` that of the last tenth. Memory is that of the driver: the largest
+proportional set size seen in looks a second apart.
 """
 
 from __future__ import annotations
