@@ -89,7 +89,7 @@ class DevicePages:
             matrix,
             curves,
             batch=self.batch,
-            correction=self.correction,
+            correction=self.correction.of(costs.kind),
             seed=seed,
             worst=worst,
             present=present(costs.parts, exit_taken) if self.batch > 1 else None,
@@ -102,7 +102,8 @@ class DevicePages:
 
     def part_ms(self, costs: Costs) -> NDArray[np.float64]:
         """Milliseconds each part adds for one input (or one of its rows) at this batch, for the policy search (`p`)."""
-        scale, call = self.correction.a, self.correction.c_ms
+        correction = self.correction.of(costs.kind)
+        scale, call = correction.a, correction.c_ms
         each = [
             0.0 if self._unused(part.kind) else (scale * self._full(part, curve) + call) / (self.batch * part.rows)
             for part, curve in zip(costs.parts, self.lookup(costs), strict=True)

@@ -70,10 +70,14 @@ def observe(
     streams = Streams(runs, [len(order) for order in taken], device=device, seed=seed, clock=clock, sessions=sessions)
     fastest = streams.fastest(rounds)
     return [
-        Observation(total, parts, float(np.median(ms[order == path])), relsd, number)
+        Observation(total, parts, float(np.median(ms[order == path])), relsd, number, _kind(networks[number]))
         for number, (ms, order) in enumerate(zip(fastest, taken, strict=True))
         for path, (total, parts, relsd) in enumerate(expected[number])
     ]
+
+
+def _kind(network: DynamicNetwork) -> str:
+    return str(network.architecture.backbone.get("name", ""))
 
 
 def _expected(network: DynamicNetwork, way: Way, pages: DevicePages, seed: int) -> tuple[float, float, float]:

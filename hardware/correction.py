@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
-from typing import cast, final
+from typing import Any, Final, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ MIN_FOR_LINE = 4
 MIN_FOR_CALLS = 16
 _MIN_FOR_CHOICE = 6  # observations, for three coefficients and something to judge them by
 _MUCH_BETTER = 0.75
+_BETTER = 0.9
 # Half-width of the interval, as a log ratio, before anything is known: uncorrected sums of parts were
 # seen to miss by 20 % in root mean square, times 1.645 for nine in ten.
 PRIOR_RADIUS = 0.33
@@ -48,6 +49,7 @@ class Observation:
         measured_ms: what it took.
         relsd: relative standard deviation of the sum, as far as its parts were not measured.
         network: paths of one network have one number, as they tell of each other; None: a network of its own.
+        kind: of its backbone.
     """
 
     sum_ms: float
@@ -55,6 +57,7 @@ class Observation:
     measured_ms: float
     relsd: float = 0.0
     network: int | None = None
+    kind: str = ""
 
 
 @final
@@ -72,6 +75,7 @@ class Correction:
         residual_q95: 95 % quantile of the same.
         radius: half-width of `interval` as a log ratio, for networks whose parts were all measured.
         residual_sd: root mean square of the log ratios of networks left out.
+        kinds: kinds of backbone that have coefficients of their own, each with them.
     """
 
     a: float = 1.0
@@ -83,6 +87,11 @@ class Correction:
     residual_q95: float = math.nan
     radius: float = PRIOR_RADIUS
     residual_sd: float = PRIOR_RADIUS / NORMAL_SCALE
+    kinds: tuple[tuple[str, Correction], ...] = ()
+
+    def of(self, kind: str) -> Correction:
+        """The coefficients for networks on a kind of backbone; those of all networks where it has none of its own."""
+        return dict(self.kinds).get(kind, self)
 
     def apply(self, sum_ms: float, calls: float) -> float:
         """Predicted latency of one network in milliseconds."""
@@ -110,23 +119,28 @@ class Correction:
         """Sixteen hex digits; equal exactly when every number is."""
         return content_id(self.to_dict())
 
-    def to_dict(self) -> dict[str, float | int | None]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data; numbers that are not known are None."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+        values = {name: getattr(self, name) for name in _NUMBERS}
+        kinds = {"kinds": {kind: own.to_dict() for kind, own in self.kinds}} if self.kinds else {}
+        return {name: None if math.isnan(value) else value for name, value in values.items()} | kinds
 
     @classmethod
-    def from_dict(cls, mapping: Mapping[str, float | int | None], path: str = "correction") -> Correction:
+    def from_dict(cls, mapping: Mapping[str, Any], path: str = "correction") -> Correction:
         """The inverse of `to_dict`.
 
         Raises:
             SpecError: if a name is missing or unknown, or a value is not a number it can have.
         """
-        names = {field.name for field in fields(cls)}
-        if set(mapping) != names:
-            wrong = ", ".join(sorted(names.symmetric_difference(mapping)))
-            raise SpecError(path, f"must have exactly the names {', '.join(sorted(names))}; differs in {wrong}")
+        kinds = mapping.get("kinds", {})
+        if not isinstance(kinds, Mapping) or not all(isinstance(own, Mapping) for own in kinds.values()):
+            raise SpecError(f"{path}.kinds", f"must be a table of corrections, but got {kinds!r}")
+        numbers = {name: value for name, value in mapping.items() if name != "kinds"}
+        if set(numbers) != set(_NUMBERS):
+            wrong = ", ".join(sorted(set(_NUMBERS).symmetric_difference(numbers)))
+            raise SpecError(path, f"must have exactly the names {', '.join(sorted(_NUMBERS))}; differs in {wrong}")
         values: dict[str, float] = {}
-        for name, value in mapping.items():
+        for name, value in numbers.items():
             if isinstance(value, bool) or not (value is None or isinstance(value, int | float)):
                 raise SpecError(f"{path}.{name}", f"must be a number or null, but got {value!r}")
             values[name] = math.nan if value is None else value
@@ -136,9 +150,11 @@ class Correction:
         if values["residual_sd"] == 0:
             raise SpecError(f"{path}.residual_sd", "must be above 0, but got 0")
         count = int(values.pop("n"))
-        return cls(n=count, **values)
+        owned = ((str(kind), cls.from_dict(own, f"{path}.kinds.{kind}")) for kind, own in sorted(kinds.items()))
+        return cls(n=count, kinds=tuple(owned), **values)
 
 
+_NUMBERS: Final = tuple(field.name for field in fields(Correction) if field.name != "kinds")
 IDENTITY = Correction()
 
 
@@ -147,7 +163,8 @@ def fit(observations: Sequence[Observation]) -> Correction:
 
     Fewer than 4 observations give the identity, fewer than 16 networks a line: the term for calls made predictions
     worse on 8 static networks and better on 32. Few networks have it only where those that are left out are told much
-    better with it, as where gates and exits make many calls of little work each.
+    better with it, as where gates and exits make many calls of little work each. Kinds of backbones differ in what a
+    network adds to its parts; a kind has coefficients of its own where these tell its left-out networks better.
 
     Raises:
         DataError: if a time is not finite and above 0, or a number of calls or a deviation is negative.
@@ -162,19 +179,33 @@ def fit(observations: Sequence[Observation]) -> Correction:
         )
     if len(table) < MIN_FOR_LINE:
         return IDENTITY
-    named = [-1 - row if o.network is None else o.network for row, o in enumerate(observations)]
+    networks = np.array([-1 - row if o.network is None else o.network for row, o in enumerate(observations)])
+    pooled, ratios = _fitted(table, networks)
+    kinds = np.array([o.kind for o in observations])
+    found = []
+    for kind in sorted(set(kinds)) if len(set(kinds)) > 1 else ():
+        own = kinds == kind
+        if len(set(networks[own])) >= MIN_FOR_LINE:
+            made, _ = _fitted(table[own], networks[own])
+            if made.loo_mape < _BETTER * _error(ratios[own]):
+                found.append((str(kind), made))
+    return replace(pooled, kinds=tuple(found))
+
+
+def _fitted(table: Floats, named: NDArray[np.int64]) -> tuple[Correction, Floats]:
+    """One set of coefficients for all rows, and measured over predicted of each with its network left out."""
     count = len(set(named))
     # Paths of very few networks tell of each other all the same: then each is left out for itself.
-    networks = np.array(named if count >= MIN_FOR_LINE else range(len(named)))
+    networks = named if count >= MIN_FOR_LINE else np.arange(len(named))
     calls, ratios = count >= MIN_FOR_CALLS, _left_out_ratios(table, networks, calls=count >= MIN_FOR_CALLS)
     if not calls and len(table) >= _MIN_FOR_CHOICE:
-        others = _left_out_ratios(table, networks, calls=True)  # measured / predicted
+        others = _left_out_ratios(table, networks, calls=True)
         if _error(others) < _MUCH_BETTER * _error(ratios):
             calls, ratios = True, others
     a, b, c = _solve(table, calls=calls)
     low, high = np.quantile(ratios, (0.05, 0.95))
     radius, residual_sd = _conformal(np.log(ratios), table[:, 3])
-    return Correction(
+    made = Correction(
         a=a,
         b_ms=b,
         c_ms=c,
@@ -185,6 +216,7 @@ def fit(observations: Sequence[Observation]) -> Correction:
         radius=radius,
         residual_sd=residual_sd,
     )
+    return made, ratios
 
 
 def _error(ratios: Floats) -> float:

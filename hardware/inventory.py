@@ -32,12 +32,14 @@ class Costs:
         keys: their keys in the latency table.
         macs: multiply-accumulates of each for one input.
         parameters: weights of the whole network.
+        kind: of its backbone.
     """
 
     parts: tuple[PartInfo, ...]
     keys: tuple[str, ...]
     macs: tuple[int, ...]
     parameters: int
+    kind: str = ""
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -47,6 +49,7 @@ class Costs:
             "keys": list(self.keys),
             "macs": list(self.macs),
             "parameters": self.parameters,
+            "kind": self.kind,
         }
 
     @classmethod
@@ -59,7 +62,8 @@ class Costs:
         try:
             parts = tuple(PartInfo(**row) for row in mapping["parts"])
             macs = tuple(int(value) for value in mapping["macs"])
-            return cls(parts, tuple(map(str, mapping["keys"])), macs, int(mapping["parameters"]))
+            keys, kind = tuple(map(str, mapping["keys"])), str(mapping.get("kind", ""))
+            return cls(parts, keys, macs, int(mapping["parameters"]), kind)
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError("costs", f"must be what to_mapping gives, but reading it failed: {error!r}") from None
 
@@ -87,6 +91,7 @@ def _costs(network: DynamicNetwork, parts: tuple[Part, ...], keys: tuple[PartKey
         tuple(key.hash for key in keys),
         tuple(key.macs for key in keys),
         sum(weight.numel() for weight in network.parameters()),
+        str(network.architecture.backbone.get("name", "")),
     )
 
 

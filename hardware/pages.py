@@ -6,6 +6,7 @@ A part that the table holds is what was measured; one that it lacks is told by t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..spaces.errors import MissingEntryError, SpecError, StoreError
 from ..spaces.trace import COMPACT
@@ -132,6 +133,6 @@ def _correction(table: LatencyTable, environment_id: str, version: str, batch: i
     return IDENTITY
 
 
-def numbers(payload: Mapping[str, object]) -> dict[str, float | int | None]:
-    """What of a stored correction is a number."""
-    return {name: value for name, value in payload.items() if value is None or isinstance(value, int | float)}
+def numbers(payload: Mapping[str, object]) -> dict[str, Any]:
+    """What of a stored correction is a correction: its numbers, and those of kinds of backbones."""
+    return {name: value for name, value in payload.items() if value is None or isinstance(value, int | float | Mapping)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import final
 
 import numpy as np
@@ -31,7 +32,8 @@ from ..spaces.scope import Chance, Scope
 from ..spaces.space import Space, build
 
 CALIBRATION_NETWORKS = 16  # the fewest for which the correction has a term for calls
-_DRAWS = 4 * CALIBRATION_NETWORKS  # of which some are the same to a stopwatch, in a small space most
+OF_A_KIND = 8  # networks of each kind of backbone, as kinds may have coefficients of their own
+_DRAWS = 4  # for each network wanted, as some are the same to a stopwatch, in a small space most
 LOG = logging.getLogger("dynarch")
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
@@ -151,7 +153,7 @@ class Profiler:
     def _correction(self, device: AbstractDevice, pages: DevicePages) -> Correction:
         """Fit on a few whole networks of the space, each run along every path; kept, so that the same entries
         always give the same predictions."""
-        what = {"pages": pages.to_mapping(), "seed": self._seed, "networks": CALIBRATION_NETWORKS}
+        what = {"pages": pages.to_mapping(), "seed": self._seed, "networks": [CALIBRATION_NETWORKS, OF_A_KIND]}
         fitted_on = content_id({**what, "signature": self._signature.to_mapping()})
         stored = self._table.correction(fitted_on)
         if stored is not None:
@@ -164,18 +166,25 @@ class Profiler:
         return correction
 
     def _networks(self) -> list[DynamicNetwork]:
-        """Members of the space drawn at random, no two of the same parts."""
+        """The static baselines and members of the space drawn at random, no two of the same parts.
+
+        A draw from a space of many families hardly ever is static, and calls tell most where there is a single one.
+        """
+        wanted = max(CALIBRATION_NETWORKS, OF_A_KIND * len(self._space.backbones))
         found: dict[tuple[str, ...], DynamicNetwork] = {}
-        for index in range(_DRAWS):
-            chance = Chance(np.random.default_rng([self._seed, 0xCA1, index]))
-            architecture = self._space.sample(Scope(chance), self._signature)
+        for architecture in chain(self._space.baselines(self._signature), self._draws(_DRAWS * wanted)):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self._seed)
                 network = build(architecture, self._signature).eval()
             found.setdefault(costs_of(network).keys, network)
-            if len(found) == CALIBRATION_NETWORKS:
+            if len(found) == wanted:
                 break
         return list(found.values())
+
+    def _draws(self, count: int) -> Iterator[Architecture]:
+        for index in range(count):
+            chance = Chance(np.random.default_rng([self._seed, 0xCA1, index]))
+            yield self._space.sample(Scope(chance), self._signature)
 
     def _tell(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:

@@ -57,7 +57,7 @@ class Net:
         """What the latency book asks for."""
         infos = tuple(part.info for part in self.parts)
         macs = tuple(key.macs for key in self.keys)
-        return Costs(infos, tuple(key.hash for key in self.keys), macs, 0)
+        return Costs(infos, tuple(key.hash for key in self.keys), macs, 0, self.family)
 
     def runs(self, path: int) -> NDArray[np.float64]:
         """How often one input runs each part on a path, compaction left out (`p`)."""

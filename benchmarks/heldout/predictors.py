@@ -94,7 +94,7 @@ def corrected(table: Table, members: Sequence[Member], *, batch: int = 1) -> Cor
                 curves = {key.hash: _curve(table.half, key.hash, batch) for key in net.keys}
                 pages = DevicePages(batch, "half", "half", IDENTITY, curves)
                 told = pages.predict(net.costs, way.policy, way.exit_taken, seed=0)
-                found.append(Observation(told.mean_ms * batch, told.calls, measured, told.relsd, number))
+                found.append(Observation(told.mean_ms * batch, told.calls, measured, told.relsd, number, net.family))
     return fit(found)
 
 
@@ -104,9 +104,10 @@ def predict(table: Table, correction: Correction, net: Net, path: int) -> Predic
         total, calls, relsd = table.path(net, path)
     except MissingEntryError:
         return None
-    ms = correction.apply(total, calls)
-    share = relsd * correction.a * total / ms
-    return Predicted(ms, *correction.interval(ms, share), share)
+    own = correction.of(net.family)
+    ms = own.apply(total, calls)
+    share = relsd * own.a * total / ms
+    return Predicted(ms, *own.interval(ms, share), share)
 
 
 def line(rows: Floats, measured_ms: Floats) -> Callable[[Floats], float]:

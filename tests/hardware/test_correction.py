@@ -180,6 +180,33 @@ def test_calls_are_counted_by_networks_and_not_by_paths() -> None:
     assert fit([replace(path, network=index % 16) for index, path in enumerate(paths)]).c_ms > 0
 
 
+def _of(kind: str, first: int, networks: list[Observation]) -> list[Observation]:
+    return [replace(network, kind=kind, network=first + number) for number, network in enumerate(networks)]
+
+
+def test_kinds_that_differ_have_coefficients_of_their_own() -> None:
+    light, heavy = _networks(8, 1.05, 0.0, 0.0), _networks(8, 1.4, 0.0, 0.3, seed=1)
+    both = fit([*_of("light", 0, light), *_of("heavy", 8, heavy)])
+    assert both.n == 16
+    assert [kind for kind, _ in both.kinds] == ["heavy", "light"]
+    for kind, networks in (("light", light), ("heavy", heavy)):
+        own = both.of(kind)
+        assert own.n == 8
+        for each in networks:
+            assert own.apply(each.sum_ms, each.calls) == pytest.approx(each.measured_ms, rel=1e-2)
+    assert both.of("another") == both, "networks of a kind that nobody has seen are told by all others"
+
+
+def test_kinds_that_are_alike_share_their_coefficients() -> None:
+    alike = _networks(24, 1.1, 0.1, 0.02)
+    assert fit([*_of("one", 0, alike[:12]), *_of("other", 12, alike[12:])]).kinds == ()
+
+
+def test_a_kind_of_few_networks_has_none_of_its_own() -> None:
+    few = _of("few", 20, _networks(3, 2.0, 0.0, 0.0, seed=2))
+    assert [kind for kind, _ in fit([*_of("many", 0, _networks(16, 1.0, 0.0, 0.0)), *few]).kinds] in ([], ["many"])
+
+
 def test_apply_all_is_apply() -> None:
     correction = Correction(a=1.2, b_ms=0.5, c_ms=0.1)
     assert correction.apply_all(np.array([1.0, 2.0]), np.array([3.0, 0.0])).tolist() == pytest.approx(
@@ -188,7 +215,9 @@ def test_apply_all_is_apply() -> None:
 
 
 def test_plain_data_round_trip_and_content_id() -> None:
-    for correction in (IDENTITY, fit(_networks(20, 1.1, 0.2, 0.03, noise=0.05))):
+    kinds = fit([*_of("a", 0, _networks(8, 1.0, 0.0, 0.0)), *_of("b", 8, _networks(8, 1.5, 0.0, 0.2))])
+    assert kinds.kinds
+    for correction in (IDENTITY, fit(_networks(20, 1.1, 0.2, 0.03, noise=0.05)), kinds):
         again = Correction.from_dict(json.loads(json.dumps(correction.to_dict())))
         assert again == correction
         assert again.correction_id == correction.correction_id
@@ -209,6 +238,11 @@ def test_from_dict_names_the_place() -> None:
         Correction.from_dict({**good, "a": None})
     with pytest.raises(SpecError, match="above 0"):
         Correction.from_dict({**good, "residual_sd": 0.0})
+    with pytest.raises(SpecError, match="table of corrections"):
+        Correction.from_dict({**good, "kinds": {"residual": 1}})
+    with pytest.raises(SpecError, match="finite") as caught:
+        Correction.from_dict({**good, "kinds": {"residual": {**good, "a": -1}}}, "c")
+    assert caught.value.path == "c.kinds.residual.a"
 
 
 @pytest.mark.parametrize(
