@@ -230,7 +230,7 @@ def test_from_dict_names_the_place() -> None:
         Correction.from_dict({**good, "slope": 1.0}, "devices[0].correction")
     assert caught.value.path == "devices[0].correction"
     with pytest.raises(SpecError, match="null") as caught:
-        Correction.from_dict({**good, "a": "1"}, "c")  # type: ignore[dict-item]
+        Correction.from_dict({**good, "a": "1"}, "c")
     assert caught.value.path == "c.a"
     with pytest.raises(SpecError, match="at least 0"):
         Correction.from_dict({**good, "radius": -0.1})
