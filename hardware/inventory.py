@@ -114,10 +114,12 @@ def _recorded(
 ) -> tuple[PartKey, Any]:
     if token is None:
         return part_key(call, inputs, kind=kind), None
-    if token not in cache:
+    # What is cut out of larger features, as tiles at their border are, lies otherwise in memory, which is in the key.
+    name = (token, tuple(x.stride() for x in inputs))
+    if name not in cache:
         made = call(*inputs) if kind == "block" else None
-        cache[token] = (part_key(call, inputs, kind=kind), made, call)
-    return cache[token][:2]
+        cache[name] = (part_key(call, inputs, kind=kind), made, call)
+    return cache[name][:2]
 
 
 def batched(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ from dynarch.spaces.backbone import Signature
 from dynarch.spaces.backbones import InvertedResidual, Residual
 from dynarch.spaces.errors import SpecError
 from dynarch.spaces.families import (
+    BlockSparse,
     DynamicConvolution,
     EarlyExit,
     LayerSkipping,
@@ -132,3 +133,13 @@ def test_a_joint_space_is_covered_by_its_inventory() -> None:
         lacking = [part.name for part, key in zip(costs.parts, costs.keys, strict=True) if key not in known]
         assert not lacking, f"{architecture.canonical} has parts without an entry: {lacking}"
     assert rivals == {member.name for member in families}, "some family was never drawn"
+
+
+def test_tiles_that_do_not_divide_the_features_leave_them_in_another_layout() -> None:
+    """7 x 7 features on tiles of 2 are cut out of 8 x 8: the head behind them is another part than that of a network
+    without tiles, with which it shares the module."""
+    signature = Signature((1, 28, 28), 4)
+    space = Space((Residual(width=(4,), depth=(2,)),), (BlockSparse(placement=("all",), tile=(2,)),))
+    found = inventory(space, signature, compaction=True)
+    member = next(made for _, made in space.enumerate(signature) if made.families)
+    assert set(costs_of(build(member, signature).eval()).keys) <= set(found.parts)
