@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,14 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which prints a banner whatever its verbosity
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 
 from ...spaces.errors import StoreError
 from .package import stage
 
 OBJECT_STORE_BYTES = 300 * 2**20
 CLIENT = "ray://"
+CONNECT_SECONDS = 10.0
 
 
 @contextmanager
@@ -70,6 +72,7 @@ def _connect(address: str | None, cpus: int, folder: Path) -> None:
                     **quiet,
                 )
         else:
+            _answers(address)
             ray.init(address=address, runtime_env={"py_modules": [str(stage(folder))]}, **quiet)
     except Exception as error:  # Ray raises a bare one where a node of its own does not come up in time
         ray.shutdown()
@@ -77,6 +80,21 @@ def _connect(address: str | None, cpus: int, folder: Path) -> None:
         if address is None:
             raise StoreError(f"Ray did not start here ({reason}); see that memory and processor are free") from error
         raise StoreError(f"no Ray cluster at {address!r} ({reason}); start one or leave `ray` out") from None
+
+
+def _answers(address: str) -> None:
+    """Raise ConnectionError unless something listens there.
+
+    Ray would try for half an hour, and "auto" is the last cluster that was started here, even if that was killed.
+    """
+    found = services.canonicalize_bootstrap_address(address)
+    if found is None:
+        return  # it says so itself, at once
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing answers at {found}: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -71,6 +72,19 @@ def test_auto_without_any_cluster_is_a_mistake_of_the_user() -> None:
     with pytest.raises(StoreError, match="no Ray cluster at 'auto'") as refused, tune.cluster("auto", cpus=1):
         pytest.skip("another Ray cluster runs on this machine, so there is one to connect to")
     assert "\n" not in str(refused.value)
+    assert not ray.is_initialized()
+
+
+def test_a_cluster_that_was_killed_is_not_waited_for() -> None:
+    """Whoever held the port is gone, as after a kill; Ray by itself would try for half an hour."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    with (
+        pytest.raises(StoreError, match=f"no Ray cluster at '127.0.0.1:{port}' .nothing answers at .*:{port}"),
+        tune.cluster(f"127.0.0.1:{port}", cpus=1),
+    ):
+        pytest.fail("it was entered")
     assert not ray.is_initialized()
 
 
