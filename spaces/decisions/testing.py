@@ -68,7 +68,8 @@ class DecisionContract:
         for logits in exits:
             whole, state = scored(logits, state)
             score, kept = scored(logits[rows], kept)
-            assert torch.equal(score, whole[rows])
+            # Matrix products of few rows may end in other last bits than those of many.
+            torch.testing.assert_close(score, whole[rows], rtol=1e-5, atol=1e-6)
             stay = torch.arange(1, len(rows), 2)  # every second one leaves
             rows, kept = rows[stay], None if kept is None else kept[stay]
 
