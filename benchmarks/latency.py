@@ -4,7 +4,7 @@
 
 Networks are drawn from a space of residual and inverted residual networks with early exits. Their parts, their
 single operations, whole networks along fixed paths and dynamic ones on inputs that leave at different exits are timed
-in interleaved, shuffled rounds in several processes. Even rounds are one half, odd rounds the other: tables,
+in interleaved, shuffled rounds in several processes, which fall to two halves in the order A B B A A B: tables,
 corrections and lines see the first half of the calibration networks, and are tested on the second half of the
 test networks. Measuring the test networks again, first half against second, is the noise floor; each statistic stands
 with its 95 % bootstrap interval over networks, and divided by that of the floor ("x 1.0" is as good as a second

@@ -304,7 +304,7 @@ def _passes(network: nn.Module, policies: Sequence[da.Policy], batches: Sequence
 
 
 def halves(study: Study, rounds: Rounds) -> tuple[Half, Half, dict[str, float]]:
-    """Even and odd rounds; and what the canaries say: how far rounds drift, and how many were left out."""
+    """Rounds in the order A B B A A B ..., as a process gets slower from round to round; and what the canaries say: how far rounds drift, and how many were left out."""
     names = [*rounds.canaries[0]]
     table = np.array([[check[name] for name in names] for check in rounds.canaries], dtype=float)
     slowness = np.median(table / table.min(axis=0), axis=1)
@@ -319,7 +319,8 @@ def halves(study: Study, rounds: Rounds) -> tuple[Half, Half, dict[str, float]]:
 
 def _kept(slowness: Floats, half: int) -> list[int]:
     """The rounds of a half in which the machine was not much slower than in the best round, and at least two."""
-    own = sorted(range(half, len(slowness), 2), key=lambda index: slowness[index])
+    mine = [index for index in range(len(slowness)) if (index + index // 2) % 2 == half]
+    own = sorted(mine, key=lambda index: slowness[index])
     steady = [index for index in own if slowness[index] <= _CANARY_LIMIT * slowness.min()]
     return sorted(steady if len(steady) >= _KEPT else own[:_KEPT])
 
