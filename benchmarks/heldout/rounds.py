@@ -304,7 +304,8 @@ def _passes(network: nn.Module, policies: Sequence[da.Policy], batches: Sequence
 
 
 def halves(study: Study, rounds: Rounds) -> tuple[Half, Half, dict[str, float]]:
-    """Rounds in the order A B B A A B ..., as a process gets slower from round to round; and what the canaries say: how far rounds drift, and how many were left out."""
+    """Two halves of the rounds, in the order A B B A A B, as a process gets slower from round to round; and what the
+    canaries say: how far rounds drift, and how many were left out."""
     names = [*rounds.canaries[0]]
     table = np.array([[check[name] for name in names] for check in rounds.canaries], dtype=float)
     slowness = np.median(table / table.min(axis=0), axis=1)
