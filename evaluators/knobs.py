@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 
+from ..hardware.ways import spread
 from ..spaces.network import DynamicNetwork
 from .score_table import Setting, record
 from .splits import Part
@@ -32,16 +33,10 @@ def settings_of(network: DynamicNetwork, part: Part, *, levels: int = LEVELS) ->
     free = [knob for knob in network.knobs if knob not in network.levels]
     margins = record(network, part.x).margins if free else {}
     count = levels if len(network.knobs) == 1 else max(2, int(MOST_SETTINGS ** (1 / len(network.knobs))) - 1)
-    rows = [[(knob, value) for value in _spread(values, count + 1)] for knob, values in network.levels.items()]
+    rows = [[(knob, value) for value in spread(values, count + 1)] for knob, values in network.levels.items()]
     for knob in free:
         values = margins.get(knob)
         quantiles = np.zeros(0) if values is None else np.quantile(values.numpy(), np.linspace(0.05, 0.95, count))
         rows.append([(knob, round(float(-each), 5)) for each in quantiles] + [(knob, 0.0)])
     made = [tuple(sorted((name, value) for name, value in row if value != 0)) for row in product(*rows)]
     return tuple(dict.fromkeys([(), *made]))
-
-
-def _spread(levels: tuple[float, ...], count: int) -> tuple[float, ...]:
-    """At most so many levels, evenly spread from the first to the last."""
-    wanted = np.linspace(0, len(levels) - 1, min(count, len(levels))).round().astype(np.int64)
-    return tuple(levels[index] for index in dict.fromkeys(wanted.tolist()))

@@ -16,7 +16,7 @@ from ..spaces.policy import Policy
 from .book import DevicePages
 from .correction import Observation
 from .device import AbstractDevice
-from .inventory import costs_of
+from .inventory import Costs, costs_of
 from .session import Session
 from .streams import Run, Streams
 from .timer import Clock
@@ -59,10 +59,12 @@ def observe(
         MissingEntryError: if a part has no entry.
     """
     expected: list[list[tuple[float, float, float]]] = []
-    taken, runs = [], []
+    kinds, taken, runs = [], [], []
     for number, network in enumerate(networks):
         ways = ways_of(network, batch=device.batch, seed=seed)
-        expected.append([_expected(network, way, pages, seed) for way in ways])
+        costs = costs_of(network)
+        kinds.append(costs.kind)
+        expected.append([_expected(network, costs, way, pages, seed) for way in ways])
         each = np.repeat(np.arange(len(ways)), calls_of(len(ways), most=calls))
         order = np.random.default_rng([seed, number]).permutation(each)
         taken.append(order)
@@ -70,23 +72,21 @@ def observe(
     streams = Streams(runs, [len(order) for order in taken], device=device, seed=seed, clock=clock, sessions=sessions)
     fastest = streams.fastest(rounds)
     return [
-        Observation(total, parts, float(np.median(ms[order == path])), relsd, number, _kind(networks[number]))
+        Observation(total, parts, float(np.median(ms[order == path])), relsd, number, kinds[number])
         for number, (ms, order) in enumerate(zip(fastest, taken, strict=True))
         for path, (total, parts, relsd) in enumerate(expected[number])
     ]
 
 
-def _kind(network: DynamicNetwork) -> str:
-    return str(network.architecture.backbone.get("name", ""))
-
-
-def _expected(network: DynamicNetwork, way: Way, pages: DevicePages, seed: int) -> tuple[float, float, float]:
+def _expected(
+    network: DynamicNetwork, costs: Costs, way: Way, pages: DevicePages, seed: int
+) -> tuple[float, float, float]:
     """Sum of the parts on a way, how many run, and the sum's relative deviation."""
     with torch.no_grad():  # gates decide by the input, so what ran is read off the very ones that are timed
         usage = {
             part: used.numpy() for part, used in network.simulate(way.x, setting=dict(way.policy.setting)).usage.items()
         }
-    found = pages.predict(costs_of(network), way.policy, way.exit_taken, seed=seed, usage=usage)
+    found = pages.predict(costs, way.policy, way.exit_taken, seed=seed, usage=usage)
     return found.mean_ms * len(way.x), found.calls, found.relsd
 
 

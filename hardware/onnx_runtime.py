@@ -135,7 +135,7 @@ _MODELS = _Models(_KEPT_BYTES)
 
 
 def _exported(module: nn.Module, examples: tuple[Tensor, ...]) -> bytes:
-    with torch.inference_mode(False), torch.no_grad(), _quiet():
+    with torch.inference_mode(False), torch.no_grad(), quiet_exporters():
         return _MODELS.of(torch.export.export(module, examples))
 
 
@@ -158,17 +158,19 @@ def _digest(program: ExportedProgram) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter speaks of packages that nobody asked for, and of its own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet_exporters() -> Iterator[None]:
+    """Exporters speak of packages that nobody asked for, and of their own deprecations."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._export")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
 
 
 def _runtime() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final, TypeVar, final
@@ -80,7 +80,7 @@ def ways_of(network: DynamicNetwork, *, batch: int, seed: int = 0) -> tuple[Way,
     ]
     if network.exits and batch > 1:
         found.append(halving(network, decided[0][0]))
-    return tuple(_spread(found, MOST))
+    return spread(found, MOST)
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def halving(network: DynamicNetwork, x: Tensor) -> Way:
     return Way(Policy(scheme.name, tuple(thresholds)), x, taken)
 
 
-def _decided(network: DynamicNetwork, batch: int, seed: int) -> list[Decided]:
+def _decided(network: DynamicNetwork, batch: int, seed: int) -> tuple[Decided, ...]:
     """Calls whose gates decide differently, from those that run least to those that run most; one without gates."""
     generator = torch.Generator().manual_seed(seed)
     some = _unlike(network.signature, max(INPUTS, batch), generator)
@@ -115,7 +115,7 @@ def _decided(network: DynamicNetwork, batch: int, seed: int) -> list[Decided]:
         for x, each in zip(calls, torch.split(ran, batch), strict=True):
             found.setdefault(each.numpy().tobytes(), (x, setting))
     by_work = sorted(found.items(), key=lambda item: float(np.frombuffer(item[0]).sum()))
-    return _spread([decided for _, decided in by_work], DECIDED) or [(calls[0], {})]
+    return spread([decided for _, decided in by_work], DECIDED) or ((calls[0], {}),)
 
 
 def _unlike(signature: Signature, count: int, generator: torch.Generator) -> Tensor:
@@ -148,8 +148,8 @@ def _all(x: Tensor, end: int) -> NDArray[np.int64]:
     return np.full(len(x), end)
 
 
-def _spread(items: list[Item], most: int) -> list[Item]:
+def spread(items: Sequence[Item], most: int) -> tuple[Item, ...]:
     """At most so many, evenly spread from the first to the last."""
     if len(items) <= most:
-        return items
-    return [items[index] for index in np.linspace(0, len(items) - 1, most).round().astype(int)]
+        return tuple(items)
+    return tuple(items[index] for index in np.linspace(0, len(items) - 1, most).round().astype(int).tolist())

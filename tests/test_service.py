@@ -266,10 +266,7 @@ def test_a_device_that_is_known_is_not_looked_at_again(
         environment = Cpu().environment().environment_id
         before = table.describe(environment)
 
-        def refuse(*_: object, **__: object) -> None:
-            raise AssertionError("the whole space was listed")
-
-        monkeypatch.setattr("dynarch.search.profiling.inventory", refuse)
+        monkeypatch.setattr(profiling, "inventory", lambda *_, **__: pytest.fail("the whole space was listed"))
         on_device = search.front(device=Cpu())
         told = search.front(table=environment)
         assert [point.label for point in told] == [point.label for point in on_device]

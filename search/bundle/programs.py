@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import torch
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import OutputKind
 
+from ...hardware.onnx_runtime import quiet_exporters
 from ...spaces.errors import SpecError
 from ...spaces.exports import Program
 
@@ -29,7 +26,7 @@ def captured(program: Program, name: str, *, many: bool) -> ExportedProgram:
     shapes = tuple({0: Dim.DYNAMIC} for _ in examples) if many else None
     module = program.module.eval()
     try:
-        with torch.inference_mode(False), torch.no_grad(), _quiet():
+        with torch.inference_mode(False), torch.no_grad(), quiet_exporters():
             made = torch.export.export(module, examples, dynamic_shapes=shapes)
     except Exception as error:  # the exporter has no root of errors
         raise not_exportable(name, "torch.export", error) from error
@@ -57,7 +54,7 @@ def onnx_file(captured_program: ExportedProgram, name: str) -> bytes:
         SpecError: naming the program, if ONNX has no operator for something in it.
     """
     try:
-        with torch.inference_mode(False), torch.no_grad(), _quiet():
+        with torch.inference_mode(False), torch.no_grad(), quiet_exporters():
             made = torch.onnx.export(captured_program, dynamo=True, verbose=False)
             assert made is not None
             content: bytes = made.model_proto.SerializeToString()
@@ -75,19 +72,3 @@ def not_exportable(name: str, exporter: str, error: Exception) -> SpecError:
     rule = f"must be a program that {exporter} can export, but it is not ({reason})"
     remedy = "export for the other runtime only" if exporter == "torch.onnx" else "replace what branches on values"
     return SpecError(f"export.{name}", f"{rule}; {remedy}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters speak of packages that nobody asked for, and of their own deprecations."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._export")]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
